@@ -1,0 +1,162 @@
+//! Layout of the segment: the header and where the other parts begin.
+
+use core::sync::atomic::{AtomicU32, AtomicU64};
+
+/// Where every process of the server maps the segment.
+///
+/// Fixed, so that references into it stay valid across fork and across a
+/// restore; far from where the kernel places programs, heaps and libraries on
+/// 64-bit Linux without address randomisation.
+pub const SEGMENT_ADDRESS: usize = 0x6000_0000_0000;
+
+/// Path of the segment inside the replica's mount namespace.
+pub const SEGMENT_PATH: &str = "/.crane/seg";
+
+/// First word of the segment.
+pub const MAGIC: u64 = u64::from_le_bytes(*b"CRANESEG");
+
+/// Version of the layout; both sides must have been built with the same.
+pub const VERSION: u32 = 1;
+
+/// Bytes of the log ring, a power of two.
+pub const LOG_RING_LEN: usize = 32 << 20;
+/// Bytes of the output ring, a power of two.
+pub const OUTPUT_RING_LEN: usize = 32 << 20;
+/// Bytes reserved for the header.
+pub const HEADER_LEN: usize = 16 << 10;
+/// Bytes of the interposer's world. Sparse: only touched pages cost memory.
+pub const WORLD_LEN: usize = 4 << 30;
+
+/// Offset of the log ring.
+pub const LOG_RING_OFFSET: usize = HEADER_LEN;
+/// Offset of the output ring.
+pub const OUTPUT_RING_OFFSET: usize = LOG_RING_OFFSET + LOG_RING_LEN;
+/// Offset of the world.
+pub const WORLD_OFFSET: usize = OUTPUT_RING_OFFSET + OUTPUT_RING_LEN;
+/// Length of the whole segment.
+pub const SEGMENT_LEN: usize = WORLD_OFFSET + WORLD_LEN;
+
+/// Number of slots for counts of unsupported calls, see [`Header::unsupported`].
+pub const UNSUPPORTED_SLOTS: usize = 128;
+
+/// Positions and sleep words of one ring. Positions are byte counts that only
+/// grow; each side writes its own.
+#[repr(C, align(64))]
+#[derive(Default)]
+pub struct RingControl {
+    /// Bytes published by the producer.
+    pub head: AtomicU64,
+    _pad0: [u64; 7],
+    /// Bytes consumed by the consumer.
+    pub tail: AtomicU64,
+    _pad1: [u64; 7],
+    /// Futex word of the consumer: bumped when it is woken.
+    pub wake: AtomicU32,
+    /// 1 while the consumer sleeps (or is about to) on `wake`.
+    pub waiting: AtomicU32,
+    /// Futex word of the producer, for when the ring is full.
+    pub space: AtomicU32,
+    /// 1 while the producer waits for space.
+    pub space_wanted: AtomicU32,
+    _pad2: [u64; 6],
+}
+
+/// What the server is doing, as it last published.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// No interposer has reported in yet.
+    Absent = 0,
+    /// Threads run within the budget of the current epoch.
+    Running = 1,
+    /// Every thread is blocked; only an input or [`Header::deadline`] can move it.
+    Quiescent = 2,
+    /// The budget of the epoch is used up while threads could still run.
+    NeedsBudget = 3,
+    /// The server's last process has ended.
+    Exited = 4,
+    /// The interposer met something that it must refuse; the reason is in the
+    /// output ring and on the server's standard error.
+    Refused = 5,
+}
+
+impl State {
+    /// The state for a raw word of the segment; unknown values are `Absent`.
+    pub fn from_raw(raw: u32) -> Self {
+        match raw {
+            1 => Self::Running,
+            2 => Self::Quiescent,
+            3 => Self::NeedsBudget,
+            4 => Self::Exited,
+            5 => Self::Refused,
+            _ => Self::Absent,
+        }
+    }
+}
+
+/// No deadline: the value of [`Header::deadline`] when nothing is due.
+pub const NO_DEADLINE: u64 = u64::MAX;
+
+/// The first page of the segment.
+///
+/// The settings are written once by the node before the server starts; the
+/// state is written by the holder of the turn. All words are read by the other
+/// side at any time, hence atomics; only the rings order anything.
+#[repr(C)]
+pub struct Header {
+    /// [`MAGIC`].
+    pub magic: AtomicU64,
+    /// [`VERSION`].
+    pub version: AtomicU32,
+    /// This replica's id, 1 to 255. The server's program never sees it: it only
+    /// tells the interposer which connections' bytes are wanted by this node.
+    pub replica: AtomicU32,
+    /// Operations a thread may do before the turn rotates.
+    pub quantum: AtomicU32,
+    /// Non-zero: record every operation in the trace file, see the interposer.
+    pub trace: AtomicU32,
+
+    /// Ring from the node to the server: committed epochs.
+    pub log: RingControl,
+    /// Ring from the server to the node: [`crate::output`].
+    pub output: RingControl,
+
+    /// A [`State`].
+    pub state: AtomicU32,
+    /// Threads known to the scheduler.
+    pub threads: AtomicU32,
+    /// Processes known to the scheduler.
+    pub processes: AtomicU32,
+    /// Open external connections.
+    pub connections: AtomicU32,
+    /// Index of the last epoch applied.
+    pub epoch: AtomicU64,
+    /// Logical clock: scheduled operations so far.
+    pub clock: AtomicU64,
+    /// Virtual time now, nanoseconds since the Unix epoch.
+    pub now: AtomicU64,
+    /// Virtual time of the earliest deadline, or [`NO_DEADLINE`].
+    pub deadline: AtomicU64,
+    /// Running hash of all bytes sent to clients, with their connections.
+    pub output_hash: AtomicU64,
+    /// Running hash of the schedule: the sequence of (thread, operation).
+    pub schedule_hash: AtomicU64,
+    /// Pid, in the replica's namespace, of the process that first attached.
+    pub server_pid: AtomicU32,
+    /// Thread slot that holds the turn.
+    pub holder: AtomicU32,
+    /// Tid, in the replica's namespace, of the thread that holds the turn.
+    pub holder_tid: AtomicU32,
+    /// Last operation code of the holder.
+    pub holder_operation: AtomicU32,
+    /// Turns handed from one thread to another so far.
+    pub handovers: AtomicU64,
+    /// Bytes of randomness drawn so far (a change asks the leader for a seed).
+    pub random_drawn: AtomicU64,
+    /// Counts of calls let through or refused because they are not supported,
+    /// indexed by the interposer's table of such calls.
+    pub unsupported: [AtomicU32; UNSUPPORTED_SLOTS],
+}
+
+const _: () = assert!(core::mem::size_of::<Header>() <= HEADER_LEN);
+const _: () = assert!(LOG_RING_LEN.is_power_of_two() && OUTPUT_RING_LEN.is_power_of_two());

@@ -1,0 +1,150 @@
+//! The node's mapping of the segment.
+
+use crate::layout::{
+    HEADER_LEN, Header, LOG_RING_LEN, LOG_RING_OFFSET, MAGIC, NO_DEADLINE, OUTPUT_RING_LEN,
+    OUTPUT_RING_OFFSET, SEGMENT_LEN, VERSION, WORLD_OFFSET,
+};
+use crate::ring::{Consumer, Producer};
+use rustix::fs::{Mode, OFlags};
+use rustix::mm::{MapFlags, ProtFlags};
+use std::io;
+use std::path::Path;
+use std::sync::atomic::Ordering;
+
+/// Settings that the node gives to the interposer through the header.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// This replica's id, 1 to 255.
+    pub replica: u8,
+    /// Operations a thread may do before the turn rotates; at least 1. Part of
+    /// the agreed configuration: another value is another execution.
+    pub quantum: u32,
+    /// Record every operation for `crane verify`.
+    pub trace: bool,
+}
+
+/// A mapped segment. Unmapped on drop; the file stays.
+///
+/// The world behind the rings is not mapped: the node has no business there.
+pub struct Segment {
+    base: *mut u8,
+}
+
+// SAFETY: the mapping is shared memory whose words are atomics or belong to
+// one end of a ring; the ends themselves are handed out unsafely.
+unsafe impl Send for Segment {}
+// SAFETY: as above.
+unsafe impl Sync for Segment {}
+
+impl Segment {
+    /// Creates (or replaces) the segment at `path`, readable by the owner alone.
+    ///
+    /// # Errors
+    /// Any error of open(2), ftruncate(2) or mmap(2).
+    pub fn create(path: &Path, settings: Settings) -> io::Result<Self> {
+        match std::fs::remove_file(path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+            _ => {}
+        }
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        let file = rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR)?;
+        rustix::fs::ftruncate(&file, SEGMENT_LEN as u64)?;
+        // SAFETY: a fresh mapping at an address of the kernel's choice.
+        let base = unsafe {
+            rustix::mm::mmap(
+                std::ptr::null_mut(),
+                WORLD_OFFSET,
+                ProtFlags::READ | ProtFlags::WRITE,
+                MapFlags::SHARED,
+                &file,
+                0,
+            )?
+        };
+        let segment = Self { base: base.cast() };
+        let header = segment.header();
+        header.version.store(VERSION, Ordering::Relaxed);
+        header
+            .replica
+            .store(settings.replica.into(), Ordering::Relaxed);
+        header
+            .quantum
+            .store(settings.quantum.max(1), Ordering::Relaxed);
+        header.trace.store(settings.trace.into(), Ordering::Relaxed);
+        header.deadline.store(NO_DEADLINE, Ordering::Relaxed);
+        header.magic.store(MAGIC, Ordering::Release);
+        Ok(segment)
+    }
+
+    /// The header.
+    pub fn header(&self) -> &Header {
+        const { assert!(std::mem::size_of::<Header>() <= HEADER_LEN) };
+        // SAFETY: the mapping is page aligned, longer than the header, lives as
+        // long as self, and every bit pattern is a valid Header (atomics).
+        unsafe { &*self.base.cast::<Header>() }
+    }
+
+    /// The producer's end of the log ring.
+    ///
+    /// # Safety
+    /// At most one may be in use at a time.
+    pub unsafe fn log_producer(&self) -> Producer<'_> {
+        // SAFETY: the ring lies in the mapping; uniqueness is the caller's.
+        unsafe {
+            Producer::new(
+                &self.header().log,
+                self.base.add(LOG_RING_OFFSET),
+                LOG_RING_LEN,
+            )
+        }
+    }
+
+    /// The consumer's end of the output ring.
+    ///
+    /// # Safety
+    /// At most one may be in use at a time.
+    pub unsafe fn output_consumer(&self) -> Consumer<'_> {
+        // SAFETY: as above.
+        unsafe {
+            Consumer::new(
+                &self.header().output,
+                self.base.add(OUTPUT_RING_OFFSET),
+                OUTPUT_RING_LEN,
+            )
+        }
+    }
+}
+
+impl Drop for Segment {
+    fn drop(&mut self) {
+        // SAFETY: mapped by `create` with this length and not used afterwards:
+        // all borrows end before the drop.
+        let _ = unsafe { rustix::mm::munmap(self.base.cast(), WORLD_OFFSET) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_new_segment_is_sparse_private_and_ready() {
+        use std::os::unix::fs::{MetadataExt, PermissionsExt};
+        let dir = std::env::temp_dir().join(format!("crane-channel-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let path = dir.join("seg");
+        let settings = Settings {
+            replica: 2,
+            quantum: 100,
+            trace: false,
+        };
+        let segment = Segment::create(&path, settings).unwrap();
+        let again = Segment::create(&path, settings).unwrap();
+        let meta = std::fs::metadata(&path).unwrap();
+        assert_eq!(meta.len(), SEGMENT_LEN as u64);
+        assert!(meta.blocks() * 512 < 1 << 20);
+        assert_eq!(meta.permissions().mode() & 0o777, 0o600);
+        assert_eq!(again.header().magic.load(Ordering::Relaxed), MAGIC);
+        drop(segment);
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
+}
