@@ -173,7 +173,7 @@ impl<'a> Consumer<'a> {
     /// The bytes are shared with the other process, which must not change them
     /// once published; a misbehaving one can, so they are input to be checked,
     /// not trusted.
-    pub fn next(&mut self) -> Result<Option<(u32, &'a [u8])>, Damaged> {
+    pub fn pop(&mut self) -> Result<Option<(u32, &'a [u8])>, Damaged> {
         loop {
             let head = self.control.head.load(Ordering::Acquire);
             let ready = head.wrapping_sub(self.read);
@@ -224,7 +224,7 @@ impl<'a> Consumer<'a> {
     /// Sleeps until the producer notifies; returns at once when a record is
     /// there. May return spuriously.
     pub fn wait(&self) {
-        self.sleep(|word, seen| futex::wait(word, seen));
+        self.sleep(futex::wait);
     }
 
     /// As [`wait`](Self::wait) for at most `nanoseconds` of real time.
@@ -278,7 +278,7 @@ mod tests {
         for round in 0..1000usize {
             let body = vec![round as u8; round % 61];
             while p.push(sent, &[&body, b"x"]).is_err() {
-                let (kind, bytes) = c.next().unwrap().unwrap();
+                let (kind, bytes) = c.pop().unwrap().unwrap();
                 assert_eq!(kind, got);
                 assert_eq!(bytes.len(), (got as usize) % 61 + 1);
                 got += 1;
@@ -286,7 +286,7 @@ mod tests {
             }
             sent += 1;
         }
-        while let Some((kind, _)) = c.next().unwrap() {
+        while let Some((kind, _)) = c.pop().unwrap() {
             assert_eq!(kind, got);
             got += 1;
         }
@@ -307,9 +307,9 @@ mod tests {
         };
         p.push(1, &[b"hello"]).unwrap();
         mem[0] = 0xffff_fff0;
-        assert_eq!(c.next(), Err(Damaged { position: 0 }));
+        assert_eq!(c.pop(), Err(Damaged { position: 0 }));
         control.head.store(12345, Ordering::SeqCst);
-        assert!(c.next().is_err());
+        assert!(c.pop().is_err());
     }
 
     #[test]
@@ -323,7 +323,7 @@ mod tests {
                 let mut c = unsafe { Consumer::new(&control, base as *const u8, 4096) };
                 for want in 0..10_000u32 {
                     loop {
-                        if let Some((kind, _)) = c.next().unwrap() {
+                        if let Some((kind, _)) = c.pop().unwrap() {
                             assert_eq!(kind, want);
                             c.release();
                             break;
