@@ -1,0 +1,119 @@
+//! Unix sockets that keep message boundaries: SOCK_SEQPACKET, and the two ends
+//! of a SOCK_DGRAM pair. A message is four bytes of length and its content.
+
+use crate::io::Received;
+use crate::iov::{Gather, Scatter};
+use crate::readiness::{IN, RDNORM, Wake};
+use crate::socket::SOCK_DGRAM;
+use crate::stream::{shut, state};
+use crate::{Errno, Host, Result, VKernel};
+
+const HEADER: usize = 4;
+
+impl VKernel {
+    fn is_datagram(&self, id: u32) -> bool {
+        self.descs[id].socket_type == SOCK_DGRAM
+    }
+
+    /// Sends one message whole, or nothing.
+    pub(crate) fn send_packet<H: Host + ?Sized>(
+        &mut self,
+        host: &mut H,
+        id: u32,
+        mut data: Gather<'_>,
+    ) -> Result<usize> {
+        if !self.is_datagram(id)
+            && let Some(error) = self.take_err(id)
+        {
+            return Err(error);
+        }
+        let stream = &self.streams[id];
+        let most = u64::from(self.header[0].limits.local_capacity);
+        // A connection from outside has no message boundaries to keep.
+        if stream.state & state::EXTERNAL != 0 {
+            return Err(Errno::OPNOTSUPP);
+        }
+        let gone = stream.state & state::PEER_GONE != 0;
+        let peer = stream.peer;
+        if peer == 0 && !gone {
+            return Err(Errno::NOTCONN);
+        }
+        if data.len() as u64 > most - 32 {
+            return Err(Errno::MSGSIZE);
+        }
+        if let Some(error) = self.take_err(id) {
+            return Err(error);
+        }
+        if self.streams[id].shut & shut::SEND != 0 {
+            return Err(Errno::PIPE);
+        }
+        if peer == 0 {
+            // Told once; from then on the socket is simply not connected.
+            self.streams[id].state &= !state::PEER_GONE;
+            return Err(Errno::CONNREFUSED);
+        }
+        if self.streams[peer].shut & shut::RECV != 0 {
+            return Err(Errno::PIPE);
+        }
+        let len = data.len();
+        let used = self.streams[peer].rx.bytes;
+        if used >= most {
+            self.streams[id].state |= state::NO_SPACE;
+            return Err(Errno::AGAIN);
+        }
+        let header = (len as u32).to_ne_bytes();
+        let rx = &mut self.streams[peer].rx;
+        if !self.pool.has_room(rx, len + HEADER) {
+            return Err(Errno::NOBUFS);
+        }
+        self.pool.push(rx, &mut Gather::new(&header), HEADER)?;
+        self.pool.push(rx, &mut data, len)?;
+        self.streams[peer].bytes_in += len as u64;
+        self.streams[id].bytes_out += len as u64;
+        self.notify(host, peer, IN | RDNORM, Wake::All);
+        Ok(len)
+    }
+
+    /// Length of the next message.
+    pub(crate) fn packet_len(&self, id: u32) -> Option<usize> {
+        let rx = &self.streams[id].rx;
+        let mut header = [0; HEADER];
+        if self
+            .pool
+            .peek(rx, 0, &mut Scatter::new(&mut header), HEADER)
+            < HEADER
+        {
+            return None;
+        }
+        Some(u32::from_ne_bytes(header) as usize)
+    }
+
+    /// Receives one message; what does not fit is dropped, as Linux does, and
+    /// `Received::message` tells its real length.
+    pub(crate) fn recv_packet<H: Host + ?Sized>(
+        &mut self,
+        host: &mut H,
+        id: u32,
+        mut to: Scatter<'_>,
+        peek: bool,
+    ) -> Result<Received> {
+        // An error comes before queued messages here, unlike for streams.
+        if let Some(error) = self.take_err(id) {
+            return Err(error);
+        }
+        let Some(message) = self.packet_len(id) else {
+            return self.recv_empty(id).map(|()| Received::bytes(0));
+        };
+        let len = to.len().min(message);
+        let rx = &mut self.streams[id].rx;
+        if peek {
+            self.pool.peek(rx, HEADER, &mut to, len);
+        } else {
+            self.pool.discard(rx, HEADER);
+            self.pool.pop(rx, &mut to, len);
+            self.pool.discard(rx, message - len);
+            self.consumed(host, id);
+        }
+        Ok(Received { len, message })
+    }
+}
