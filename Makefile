@@ -1,0 +1,80 @@
+# The one way in for developers. `make build` leaves .venv/bin/crane.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := build
+
+VENV := .venv
+BIN := $(VENV)/bin
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+LIBRARY := libcrane_interposer.so
+NATIVE := src/crane/_native
+# The binding is built by maturin, with the settings of an extension module.
+CRATES := --workspace --exclude crane-python
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes
+
+.PHONY: build test lint test-rust test-python demo bench wheel lock clean packages test-packages
+
+build: $(VENV)/.locked | packages ## everything needed to run crane from this checkout
+	cargo build --release --locked $(CRATES)
+	@mkdir -p $(NATIVE)
+	@# A new file, so that a running program keeps the one it has mapped.
+	install -m 755 $(TARGET)/release/$(LIBRARY) $(NATIVE)/.$(LIBRARY).new
+	mv -f $(NATIVE)/.$(LIBRARY).new $(NATIVE)/$(LIBRARY)
+	source $(BIN)/activate && maturin develop --release --locked
+	@$(BIN)/crane --version
+
+packages:
+	@.ci/packages cc:build-essential protoc:protobuf-compiler python3:python3 venv:python3-venv
+	@command -v cargo >/dev/null || \
+	    { echo "crane: cargo is missing; install Rust 1.95 or newer with rustup" >&2; exit 1; }
+
+test-packages:
+	@.ci/packages redis-server:redis-server redis-cli:redis-tools curl:curl
+
+$(VENV)/.locked: requirements.lock | packages
+	@test -x $(BIN)/python || python3 -m venv $(VENV)
+	$(PIP) -r requirements.lock
+	@touch $@
+
+$(VENV)/.locked-dev: requirements-dev.lock $(VENV)/.locked
+	$(PIP) -r requirements-dev.lock
+	@touch $@
+
+test: lint test-rust test-python ## all checks and tests
+
+lint: build $(VENV)/.locked-dev
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	$(BIN)/ruff format --check src tests
+	$(BIN)/ruff check src tests
+	$(BIN)/mypy
+
+test-rust: build
+	@if command -v cargo-nextest >/dev/null; then \
+	    cargo nextest run $(CRATES) --locked --no-fail-fast; \
+	else \
+	    cargo test $(CRATES) --locked --no-fail-fast; \
+	fi
+
+test-python: build $(VENV)/.locked-dev | test-packages
+	$(BIN)/pytest
+
+demo: build ## three replicas of a server, and what happens when one dies
+	$(BIN)/python -m crane.demo
+
+bench: build ## how fast it is, beside the same server alone
+	$(BIN)/crane bench
+
+wheel: build ## a wheel in dist/
+	$(BIN)/maturin build --release --locked --out dist
+
+lock: ## the locked dependencies anew from pyproject.toml; needs uv
+	uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \
+	    --no-header --group build --output-file requirements.lock
+	uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \
+	    --no-header --group build --group dev --constraint requirements.lock \
+	    --output-file requirements-dev.lock
+
+clean: ## remove what was built
+	rm -rf $(VENV) $(TARGET) dist $(NATIVE)/*.so src/crane/_core*.so

@@ -1,0 +1,6 @@
+"""``python -m crane`` is the ``crane`` command."""
+
+from crane.cli import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,53 @@
+"""``crane kill``, ``pause``, ``resume``, ``restart`` and ``stop``."""
+
+from __future__ import annotations
+
+import click
+
+from crane import control, registry, terminal
+from crane.cli.options import name_option, replica_argument
+
+
+@click.command("kill")
+@replica_argument
+@name_option
+def kill_command(replica: int, name: str | None) -> None:
+    """End REPLICA as a power failure would."""
+    control.kill(registry.choose(name), replica)
+    terminal.say(f"replica {replica} is dead; `crane restart {replica}` brings it back")
+
+
+@click.command("pause")
+@replica_argument
+@name_option
+def pause_command(replica: int, name: str | None) -> None:
+    """Stop REPLICA's processes where they are."""
+    control.pause(registry.choose(name), replica)
+    terminal.say(f"replica {replica} is paused; `crane resume {replica}` lets it go on")
+
+
+@click.command("resume")
+@replica_argument
+@name_option
+def resume_command(replica: int, name: str | None) -> None:
+    """Let a paused REPLICA go on."""
+    control.resume(registry.choose(name), replica)
+    terminal.say(f"replica {replica} goes on")
+
+
+@click.command("restart")
+@replica_argument
+@name_option
+def restart_command(replica: int, name: str | None) -> None:
+    """Start REPLICA again from its own log."""
+    control.restart(registry.choose(name), replica)
+    terminal.say(f"replica {replica} is back")
+
+
+@click.command("stop")
+@name_option
+def stop_command(name: str | None) -> None:
+    """Stop a cluster's processes on this machine."""
+    directory = registry.choose(name)
+    control.stop(directory)
+    terminal.say(f"cluster `{directory.name}` is stopped")

@@ -1,0 +1,79 @@
+"""``crane node``."""
+
+from __future__ import annotations
+
+import os
+import traceback
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from crane import config, terminal
+from crane.errors import CraneError
+
+
+def plain(event: dict[str, Any]) -> tuple[str, bool] | None:
+    """An event in words and whether it is a warning, ``None`` for one that tells nothing new."""
+    kind = event.get("kind")
+    words = {
+        "started": "the program runs (pid {server_pid})",
+        "attached": "the interposer reported in",
+        "listening": "clients are served on {address}",
+        "role": "{role} in term {term}, leader {leader}",
+        "caught_up": "caught up with the others",
+        "background": "the program went on in the background",
+        "warning": "{message}",
+        "failed": "{message}",
+        "server_exited": "the program ended with {status}",
+        "disagreement": "this replica's output differs from the others': {event}",
+    }.get(str(kind))
+    if words is None:
+        return None
+    text = words.format_map(defaultdict(lambda: "none", event, event=_details(event)))
+    return text, kind in ("warning", "failed", "server_exited", "disagreement")
+
+
+def _details(event: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in event.items() if name != "kind")
+
+
+@click.command("node")
+@click.option(
+    "-c",
+    "--config",
+    "file",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="The replica's configuration.",
+)
+@click.option("--parent", type=int, hidden=True)
+@click.option("--report", type=int, hidden=True)
+def node_command(file: Path, parent: int | None, report: int | None) -> int:
+    """Run one replica of a cluster, in the foreground."""
+    if report is not None:
+        os.set_inheritable(report, False)
+
+    def tell(event: dict[str, Any]) -> None:
+        if report is not None:
+            # A `crane run` that is gone kills this process in any case.
+            os.write(report, msgspec.json.encode(event) + b"\n")
+        words = plain(event)
+        if words is not None:
+            terminal.say(*words)
+
+    from crane import node
+
+    try:
+        return node.main(config.load(file, config.NodeConfig), tell, parent)
+    except CraneError as error:
+        if report is None:
+            raise
+        tell({"kind": "failed", "message": str(error)})
+        return error.exit_code
+    except Exception as error:  # noqa: BLE001 - whatever it is, the user is told it ended
+        traceback.print_exc()
+        tell({"kind": "failed", "message": f"internal error: {error!r}; details in its node.log"})
+        return 1

@@ -1,0 +1,88 @@
+"""``crane run``."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import click
+
+from crane import config, environment, program, terminal
+from crane.cluster import StateDir, Wanted, default_name, default_state_dir
+from crane.config import ClusterFile, Durability
+from crane.errors import UsageError
+
+_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,46}[a-z0-9])?")
+
+
+@click.command("run", context_settings={"allow_interspersed_args": False})
+@click.option("-n", "--replicas", type=click.IntRange(1, 9), help="How many replicas [3].")
+@click.option("--name", help="The cluster's name [the program's].")
+@click.option("--state", type=click.Path(path_type=Path), help="The state directory.")
+@click.option(
+    "-l",
+    "--listen",
+    multiple=True,
+    metavar="ADDR",
+    help="A replica's client address, repeated for each [127.0.0.1, 127.0.0.2, ...]; the port is"
+    " the program's own.",
+)
+@click.option(
+    "--durability",
+    type=click.Choice(["disk", "memory"]),
+    help="Whether an input is on a majority's disks before it counts, or in its memory [disk].",
+)
+@click.option(
+    "-f", "--file", type=click.Path(path_type=Path), help="A cluster file with these settings."
+)
+@click.argument("command", nargs=-1, type=click.UNPROCESSED, metavar="[--] PROGRAM [ARGS]...")
+def run_command(  # noqa: PLR0917 - click passes by name
+    replicas: int | None,
+    name: str | None,
+    state: Path | None,
+    listen: tuple[str, ...],
+    durability: Durability | None,
+    file: Path | None,
+    command: tuple[str, ...],
+) -> None:
+    """Run PROGRAM on several replicas of this machine, in the foreground."""
+    base = ClusterFile() if file is None else config.load(file, ClusterFile)
+    origin = Path.cwd() if file is None else file.resolve().parent
+    argv = list(command) or base.command
+    if not argv:
+        raise UsageError(
+            "no program was given; for example `crane run -- redis-server --port 6379`"
+        )
+    cwd = str(origin / base.cwd if base.cwd else Path.cwd())
+    env = environment.agreed(os.environ, base.env, cwd)
+    found = program.check(program.find(argv[0], cwd, env), env)
+    chosen = name or base.name or default_name(found.path)
+    if not _NAME.fullmatch(chosen):
+        raise UsageError(
+            f"`{chosen}` is not a cluster name; use up to 48 of a-z, 0-9 and -, as in a host name"
+        )
+    if state is None:
+        state = origin / base.state if base.state else default_state_dir(chosen)
+    state = state.resolve()
+    for what, path in (("the current directory", cwd), ("the program", found.path)):
+        if Path(path).is_relative_to(state / "replicas"):
+            raise UsageError(
+                f"{what} ({path}) lies in the replicas' state; start elsewhere or give another"
+                " --state"
+            )
+    wanted = Wanted(
+        name=chosen,
+        argv=argv,
+        program=found.path,
+        cwd=cwd,
+        env=env,
+        limits=environment.current_limits(),
+        replicas=replicas or base.replicas,
+        listen=list(listen) or base.listen,
+        durability=durability or base.durability,
+        engine=base.engine,
+    )
+    from crane import supervisor
+
+    supervisor.run(StateDir(state), wanted, terminal.say)

@@ -1,0 +1,295 @@
+"""The state directory of a cluster that ``crane run`` keeps on one machine.
+
+``cluster.json`` says whose state it is. A replicated log means nothing to
+another program or to the same one with other arguments, so such a start is
+refused; a later start of the same finds its addresses, environment and limits
+as they were.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import random
+import re
+import secrets
+import socket
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from crane import config
+from crane.errors import CraneError, UsageError
+
+_FORMAT = 1
+_FILE = "cluster.json"
+# Below the range from which kernels choose ports for outgoing connections, so
+# that a port stays free between two runs.
+_PEER_PORTS = range(20_000, 30_000)
+_PORT_ATTEMPTS = 200
+
+
+class ClusterState(msgspec.Struct, frozen=True, kw_only=True):
+    """``cluster.json``: what a cluster is, fixed when it is first run."""
+
+    format: int
+    name: str
+    cluster_id: str
+    argv: list[str]
+    argv_hash: str
+    program: str
+    cwd: str
+    env: dict[str, str]
+    limits: dict[str, tuple[int, int]]
+    peers: dict[str, str]
+    listen: list[str]
+    durability: config.Durability
+    engine: dict[str, Any]
+
+    @property
+    def replicas(self) -> list[int]:
+        """The replicas' numbers."""
+        return sorted(int(number) for number in self.peers)
+
+
+class Wanted(msgspec.Struct, frozen=True, kw_only=True):
+    """What the user asked ``crane run`` for; ``None`` takes what is written or the default."""
+
+    name: str
+    argv: list[str]
+    program: str
+    cwd: str
+    env: dict[str, str]
+    limits: dict[str, tuple[int, int]]
+    replicas: int | None
+    listen: list[str]
+    durability: config.Durability | None
+    engine: dict[str, Any]
+
+
+def argv_hash(argv: Iterable[str]) -> str:
+    """A hash that names an argument vector."""
+    return hashlib.sha256(b"\0".join(os.fsencode(one) for one in argv)).hexdigest()
+
+
+def default_name(program: str) -> str:
+    """A cluster name made from a program's file name."""
+    plain = re.sub(r"[^a-z0-9]+", "-", Path(program).name.lower()).strip("-")
+    return plain[:48].strip("-") or "cluster"
+
+
+def default_state_dir(name: str) -> Path:
+    """Where a cluster's state is kept unless the user says otherwise."""
+    if os.geteuid() == 0:
+        return Path("/var/lib/crane") / name
+    base = os.environ.get("XDG_STATE_HOME")
+    return (Path(base) if base else Path.home() / ".local" / "state") / "crane" / name
+
+
+def reconcile(found: ClusterState | None, wanted: Wanted, place: str) -> ClusterState:
+    """Decide what the cluster is from what is written and what is asked; no effects.
+
+    ``peers`` of a new cluster are left empty.
+
+    Raises:
+        UsageError: when the state at ``place`` belongs to something else.
+    """
+    if found is None:
+        count = 3 if wanted.replicas is None else wanted.replicas
+        return ClusterState(
+            format=_FORMAT,
+            name=wanted.name,
+            cluster_id=secrets.token_hex(16),
+            argv=wanted.argv,
+            argv_hash=argv_hash(wanted.argv),
+            program=wanted.program,
+            cwd=wanted.cwd,
+            env=wanted.env,
+            limits=wanted.limits,
+            peers={},
+            listen=listen_addresses(wanted.listen, count),
+            durability=wanted.durability or "disk",
+            engine=wanted.engine,
+        )
+    mend = "give another --state, or remove that directory to start afresh"
+    if found.format != _FORMAT:
+        raise UsageError(
+            f"{place} was written by another version of crane (format {found.format}); {mend}"
+        )
+    if found.name != wanted.name:
+        raise UsageError(f"{place} holds the state of cluster `{found.name}`; {mend}")
+    if found.argv_hash != argv_hash(wanted.argv) or found.program != wanted.program:
+        raise UsageError(f"{place} holds the state of `{' '.join(found.argv)}`; {mend}")
+    count = len(found.peers)
+    if wanted.replicas not in (None, count):
+        raise UsageError(f"{place} holds a cluster of {count} replicas; use that number, or {mend}")
+    return msgspec.structs.replace(
+        found,
+        listen=listen_addresses(wanted.listen, count) if wanted.listen else found.listen,
+        durability=wanted.durability or found.durability,
+        engine={**found.engine, **wanted.engine},
+    )
+
+
+def listen_addresses(asked: list[str], count: int) -> list[str]:
+    """One client address for each replica.
+
+    Raises:
+        UsageError: when the number or the form is wrong.
+    """
+    if not asked:
+        return [f"127.0.0.{number}" for number in range(1, count + 1)]
+    if len(asked) != count:
+        raise UsageError(
+            f"{len(asked)} listening addresses for {count} replicas; repeat --listen for each"
+        )
+    if len(set(asked)) != len(asked):
+        raise UsageError("two replicas have the same --listen address; give each its own")
+    for address in asked:
+        config.check_ip(address, "--listen")
+    return asked
+
+
+class StateDir:
+    """The state directory, held by one ``crane run`` at a time."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock: int | None = None
+
+    def acquire(self) -> None:
+        """Make the directory and hold it until :meth:`release`.
+
+        Raises:
+            CraneError: when another run holds it or it cannot be made.
+        """
+        try:
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise CraneError(
+                f"another `crane run` uses the state in {self.path}; stop it or give another"
+                " --state"
+            ) from error
+        except OSError as error:
+            raise CraneError(
+                f"cannot use the state directory {self.path}: {error.strerror}; give another"
+                " --state"
+            ) from error
+
+    def release(self) -> None:
+        """Let another run use the directory."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def read(self) -> ClusterState | None:
+        """The cluster whose state this is.
+
+        Raises:
+            CraneError: when the file cannot be understood.
+        """
+        file = self.path / _FILE
+        try:
+            return msgspec.json.decode(file.read_bytes(), type=ClusterState)
+        except FileNotFoundError:
+            return None
+        except (OSError, msgspec.DecodeError) as error:
+            raise CraneError(
+                f"{file} cannot be understood: {error}; restore or remove it"
+            ) from error
+
+    def write(self, state: ClusterState) -> None:
+        """Write the cluster down, so that it is whole or absent after a crash."""
+        _write_durably(self.path / _FILE, msgspec.json.format(msgspec.json.encode(state)))
+
+    def replica_dir(self, number: int) -> Path:
+        """The directory of one replica."""
+        return self.replicas_dir / str(number)
+
+    @property
+    def replicas_dir(self) -> Path:
+        """The directory that holds all replicas' directories."""
+        return self.path / "replicas"
+
+    def node_config(self, state: ClusterState, number: int) -> config.NodeConfig:
+        """The node configuration of one replica."""
+        return config.NodeConfig(
+            name=state.name,
+            cluster_id=state.cluster_id,
+            id=number,
+            peers=state.peers,
+            argv=state.argv,
+            program=state.program,
+            cwd=state.cwd,
+            env=state.env,
+            state_dir=str(self.replica_dir(number)),
+            listen=state.listen[state.replicas.index(number)],
+            durability=state.durability,
+            limits=state.limits,
+            hide=[str(self.replicas_dir)],
+            engine=state.engine,
+        )
+
+    def write_node_config(self, state: ClusterState, number: int) -> Path:
+        """Write one replica's configuration file; its path."""
+        directory = self.replica_dir(number)
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        file = directory / "node.toml"
+        _write_durably(file, config.dump(self.node_config(state, number)).encode())
+        return file
+
+
+def choose_peers(
+    count: int, is_free: Callable[[str, int], bool], pick: random.Random | None = None
+) -> dict[str, str]:
+    """Addresses where the replicas of one machine reach each other.
+
+    Raises:
+        CraneError: when no free port is found.
+    """
+    source = pick or random.SystemRandom()
+    peers = {}
+    for number in range(1, count + 1):
+        host = f"127.0.0.{number}"
+        for _ in range(_PORT_ATTEMPTS):
+            port = source.choice(_PEER_PORTS)
+            if is_free(host, port):
+                peers[str(number)] = f"{host}:{port}"
+                break
+        else:
+            raise CraneError(
+                f"no free port between {_PEER_PORTS.start} and {_PEER_PORTS.stop} on {host}"
+            )
+    return peers
+
+
+def is_free(host: str, port: int) -> bool:
+    """Whether a TCP socket could listen on this address now."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+    return True
+
+
+def _write_durably(path: Path, content: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.tmp")
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with os.fdopen(fd, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)

@@ -1,0 +1,229 @@
+"""Configuration: its types, and errors that name file, field and mend.
+
+Two files exist. A *cluster file* (``crane.toml``) says what ``crane run`` shall
+run; a *node file* says everything one replica needs and is all that
+``crane node`` reads, whether ``crane run`` or a person wrote it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import re
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import msgspec
+
+from crane.errors import UsageError
+
+Durability = Literal["disk", "memory"]
+Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
+ReplicaId = Annotated[int, msgspec.Meta(ge=1, le=64)]
+Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9]([a-z0-9-]{0,46}[a-z0-9])?$")]
+ClusterId = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{32}$")]
+AbsolutePath = Annotated[str, msgspec.Meta(pattern=r"^/")]
+Argv = Annotated[list[str], msgspec.Meta(min_length=1)]
+
+UNLIMITED = -1
+"""Stands for "no limit" in ``limits``."""
+
+
+class NodeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Everything that one replica needs to know.
+
+    What the replicas must have in common, because the program can see it, is
+    marked *agreed*: it is the same in every replica's file.
+    """
+
+    name: Name
+    """The cluster's name; also the host name the program sees (agreed)."""
+    cluster_id: ClusterId
+    """32 hexadecimal digits that no other cluster has (agreed)."""
+    id: ReplicaId
+    """This replica's number, one of ``peers``."""
+    peers: dict[str, str]
+    """Replica number to ``host:port`` where the replicas reach each other (agreed)."""
+    argv: Argv
+    """The program's argument vector, its name first (agreed)."""
+    program: AbsolutePath
+    """The file that is started (agreed)."""
+    cwd: AbsolutePath
+    """Where it is started (agreed)."""
+    env: dict[str, str]
+    """Its whole environment, but for ``LD_PRELOAD``'s first entry (agreed)."""
+    state_dir: AbsolutePath
+    """Where this replica keeps its log, the program's files and its output."""
+    listen: str = "127.0.0.1"
+    """The IP address on which clients reach this replica."""
+    port_map: dict[str, Port] = {}
+    """The program's port to the port that clients use, where they differ."""
+    durability: Durability = "disk"
+    """Whether an input is on a majority's disks or in its memory before it counts."""
+    quantum: Annotated[int, msgspec.Meta(ge=1)] = 100
+    """Operations a thread may do before it passes the turn on (agreed)."""
+    budget: Annotated[int, msgspec.Meta(ge=1)] = 100_000
+    """Logical clocks of one time bubble (agreed)."""
+    limits: dict[str, tuple[int, int]] = {}
+    """Resource limits, soft and hard, -1 for none (agreed)."""
+    uid: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    """The user the program runs as; the node's own if not given (agreed)."""
+    gid: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    """The group the program runs as; the node's own if not given (agreed)."""
+    hide: list[AbsolutePath] = []
+    """Directories that the program finds empty, besides ``state_dir``."""
+    attach_timeout: Annotated[float, msgspec.Meta(gt=0)] = 20.0
+    """Seconds in which the interposer must report in from inside the program."""
+    engine: dict[str, Any] = {}
+    """Further settings, handed to the engine as they are."""
+
+
+class ClusterFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``crane.toml``: what ``crane run -f`` runs; options on the command line win."""
+
+    command: Argv | None = None
+    """The program and its arguments."""
+    name: Name | None = None
+    replicas: Annotated[int, msgspec.Meta(ge=1, le=9)] | None = None
+    state: str | None = None
+    """The state directory; a relative path starts at the file's own directory."""
+    listen: list[str] = []
+    """Client addresses, one for each replica."""
+    durability: Durability | None = None
+    cwd: str | None = None
+    """Where the program is started; a relative path starts at the file's own directory."""
+    env: dict[str, str] = {}
+    """Variables set for the program besides those of ``crane run`` itself."""
+    engine: dict[str, Any] = {}
+    """Further settings, handed to the engine as they are."""
+
+
+AnyConfig = TypeVar("AnyConfig", NodeConfig, ClusterFile)
+
+
+def load(path: Path, kind: type[AnyConfig]) -> AnyConfig:
+    """Read and validate a configuration file.
+
+    Raises:
+        UsageError: naming the file, the field and the mend.
+    """
+    try:
+        data = tomllib.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise UsageError(f"{path}: there is no such file") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: cannot be read: {error}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{path}: is not valid TOML: {error}") from error
+    try:
+        config = msgspec.convert(data, kind)
+    except msgspec.ValidationError as error:
+        raise UsageError(f"{path}: {explain(str(error), kind.__struct_fields__)}") from error
+    if isinstance(config, NodeConfig):
+        check_node(config, str(path))
+    return config
+
+
+def explain(message: str, fields: Sequence[str]) -> str:
+    """Turn a validation message into one that names the field and the mend.
+
+    ``fields`` are the known fields, for the nearest match of an unknown one.
+    """
+    text, _, place = message.partition(" - at `$")
+    field = place.rstrip("`").lstrip(".").replace("[...]", "") or "the file"
+    unknown = re.match(r"Object contains unknown field `(.+)`", text)
+    if unknown:
+        near = difflib.get_close_matches(unknown[1], fields, n=1)
+        mend = f"did you mean `{near[0]}`?" if near else f"known are {', '.join(fields)}"
+        return f"unknown field `{unknown[1]}`; {mend}"
+    missing = re.match(r"Object missing required field `(.+)`", text)
+    if missing:
+        return f"field `{missing[1]}` is missing; add it"
+    return f"field `{field}`: {text[0].lower()}{text[1:]}"
+
+
+def check_node(config: NodeConfig, place: str) -> None:
+    """Check what the types alone cannot say.
+
+    Raises:
+        UsageError: naming ``place``, the field and the mend.
+    """
+    for number, address in config.peers.items():
+        if not number.isdigit() or int(number) < 1:
+            raise UsageError(
+                f"{place}: field `peers`: `{number}` is not a replica number; use 1, 2, 3..."
+            )
+        try:
+            split_address(address)
+        except ValueError as error:
+            raise UsageError(f"{place}: field `peers.{number}`: {error}") from error
+    if str(config.id) not in config.peers:
+        raise UsageError(
+            f"{place}: field `id`: replica {config.id} is not one of `peers`"
+            f" ({', '.join(config.peers)}); add its address there"
+        )
+    if len(set(config.peers.values())) != len(config.peers):
+        raise UsageError(f"{place}: field `peers`: two replicas have the same address")
+    check_ip(config.listen, f"{place}: field `listen`")
+    for port in config.port_map:
+        if not port.isdigit() or not 1 <= int(port) <= 65535:
+            raise UsageError(f"{place}: field `port_map`: `{port}` is not a port number")
+    for name, (soft, hard) in config.limits.items():
+        if hard != UNLIMITED and (soft == UNLIMITED or soft > hard):
+            raise UsageError(
+                f"{place}: field `limits.{name}`: the soft limit is above the hard one; lower it"
+            )
+
+
+def check_ip(address: str, place: str) -> None:
+    """Refuse a listening address that is not an IP address."""
+    try:
+        ipaddress.ip_address(address)
+    except ValueError as error:
+        raise UsageError(
+            f"{place}: `{address}` is not an IP address; the port is the program's own,"
+            " give for example 127.0.0.1"
+        ) from error
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """Split ``host:port`` (``[v6]:port``).
+
+    Raises:
+        ValueError: when it has another form.
+    """
+    host, separator, port = address.rpartition(":")
+    if not separator or not host or not port.isdigit() or not 1 <= int(port) <= 65535:
+        raise ValueError(f"`{address}` is not of the form host:port")
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+def dump(config: NodeConfig) -> str:
+    """The TOML text of a node's configuration."""
+    import tomli_w
+
+    header = "# Written by `crane run`; `crane node --config` reads it.\n"
+    data = {key: value for key, value in msgspec.to_builtins(config).items() if value is not None}
+    return header + tomli_w.dumps(data)
+
+
+def engine_config(config: NodeConfig, *, log_dir: Path, segment: Path) -> str:
+    """The JSON that the engine is made from."""
+    return msgspec.json.encode(
+        {
+            "cluster_id": config.cluster_id,
+            "name": config.name,
+            "id": config.id,
+            "peers": config.peers,
+            "listen_host": config.listen,
+            "port_map": config.port_map,
+            "log_dir": str(log_dir),
+            "segment": str(segment),
+            "durability": config.durability,
+            "quantum": config.quantum,
+            "budget": config.budget,
+            **config.engine,
+        }
+    ).decode()

@@ -1,0 +1,128 @@
+"""The node's side of the sandbox: preparing what it needs, starting and ending it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any
+
+from crane import environment, mounts, native, procfs
+from crane.child import Child
+from crane.config import NodeConfig
+from crane.errors import CraneError
+from crane.sandbox import FIRST_PID, Spec
+
+_SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - `SharedDir.create` refuses somebody else's
+
+
+class SharedDir:
+    """The directory on a tmpfs that a node and its program share.
+
+    The outer directory keeps other users of the machine out; what is in
+    ``inside`` may be opened by every user *within* the replica, because a
+    server that changed to its own user starts further programs, and the loader
+    must find the interposer and the segment for them too.
+    """
+
+    def __init__(self, cluster_id: str, replica: int) -> None:
+        self.path = _SHARED_MEMORY / f"crane-{cluster_id[:12]}-{replica}"
+        self.inside = self.path / "inside"
+        self.segment = self.inside / "seg"
+
+    def create(self, interposer: Path) -> None:
+        """Make it anew, with a copy of the interposer.
+
+        A copy, so that a program that runs is not changed by a new build.
+        """
+        self.remove()
+        self.path.mkdir(mode=0o700)
+        self.inside.mkdir()
+        self.inside.chmod(0o755)
+        library = self.inside / interposer.name
+        shutil.copyfile(interposer, library)
+        library.chmod(0o755)
+
+    def open_to_program(self) -> None:
+        """Let every user within the replica map the segment."""
+        self.segment.chmod(0o666)
+
+    def remove(self) -> None:
+        """Remove it with all that is in it.
+
+        Raises:
+            CraneError: when it belongs to somebody else.
+        """
+        try:
+            found = self.path.lstat()
+        except FileNotFoundError:
+            return
+        if found.st_uid != os.geteuid() or not stat.S_ISDIR(found.st_mode):
+            raise CraneError(f"{self.path} belongs to another user; remove it")
+        shutil.rmtree(self.path, ignore_errors=True)
+
+
+def start(
+    config: NodeConfig,
+    shared: SharedDir,
+    *,
+    layers: Path,
+    output: Path,
+    hidden: list[str],
+    lock: int,
+    errors: IO[bytes] | None,
+    on_report: Callable[[dict[str, Any]], None],
+    on_exit: Callable[[int], None],
+) -> Child:
+    """Start the program in a replica of its own.
+
+    ``lock`` is inherited by the sandbox, so that the replica's state directory
+    stays taken until the last of it has ended. ``errors`` is where the
+    sandbox's own processes complain.
+    """
+    mounts.wipe(layers)
+    layers.mkdir(mode=0o700)
+    output.touch()
+    # Server processes of other users open /dev/stderr; outside, the state
+    # directory keeps others away.
+    output.chmod(0o666)
+    library = native.interposer_path().name
+
+    def spec(report: int) -> bytes:
+        return Spec(
+            parent=os.getpid(),
+            report=report,
+            hostname=config.name,
+            layers=str(layers),
+            control=str(shared.inside),
+            output=str(output),
+            program=config.program,
+            argv=config.argv,
+            env=environment.with_interposer(config.env, f"{mounts.CONTROL_DIR}/{library}"),
+            cwd=config.cwd,
+            hidden=hidden,
+            limits=[list(one) for one in environment.limit_numbers(config.limits)],
+            uid=config.uid,
+            gid=config.gid,
+            remove=[str(shared.path)],
+        ).to_json()
+
+    return Child(
+        lambda _: [sys.executable, "-m", "crane.sandbox"],
+        stdin=spec,
+        output=errors,
+        keep=[lock],
+        on_report=on_report,
+        on_exit=on_exit,
+    )
+
+
+def program_process(init: int) -> procfs.ProcessIdentity | None:
+    """The program's first process as this machine knows it, from its replica's init."""
+    for process in procfs.descendants(init, procfs.all_processes()):
+        if process.parent == init and procfs.namespace_pid(process.pid) == FIRST_PID:
+            return procfs.ProcessIdentity(process.pid, process.start_time)
+    return None

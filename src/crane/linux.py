@@ -1,0 +1,125 @@
+"""The Linux calls that Python's standard library does not offer.
+
+Only what the sandbox and process supervision need. Every function raises
+``OSError`` with the kernel's error number. This module is imported by the
+process that becomes pid 1 of a replica, so it imports little.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import os
+import socket
+import struct
+
+CLONE_NEWNS = 0x0002_0000
+CLONE_NEWUTS = 0x0400_0000
+CLONE_NEWIPC = 0x0800_0000
+CLONE_NEWUSER = 0x1000_0000
+CLONE_NEWPID = 0x2000_0000
+CLONE_NEWNET = 0x4000_0000
+
+MS_RDONLY = 0x1
+MS_NOSUID = 0x2
+MS_NODEV = 0x4
+MS_NOEXEC = 0x8
+MS_REMOUNT = 0x20
+MS_BIND = 0x1000
+MS_REC = 0x4000
+MS_PRIVATE = 0x4_0000
+
+MNT_DETACH = 2
+
+ADDR_NO_RANDOMIZE = 0x0004_0000
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_NO_NEW_PRIVS = 38
+_SYS_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
+_SIOCGIFFLAGS = 0x8913
+_SIOCSIFFLAGS = 0x8914
+_IFF_UP = 0x1
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.mount.argtypes = [
+    ctypes.c_char_p,
+    ctypes.c_char_p,
+    ctypes.c_char_p,
+    ctypes.c_ulong,
+    ctypes.c_char_p,
+]
+_libc.umount2.argtypes = [ctypes.c_char_p, ctypes.c_int]
+_libc.unshare.argtypes = [ctypes.c_int]
+_libc.prctl.argtypes = [ctypes.c_int] + [ctypes.c_ulong] * 4
+_libc.personality.argtypes = [ctypes.c_ulong]
+_libc.syscall.restype = ctypes.c_long
+
+
+def _check(result: int, what: str) -> int:
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), what)
+    return result
+
+
+def unshare(flags: int) -> None:
+    """Give the calling process new namespaces (``CLONE_NEW*``)."""
+    _check(_libc.unshare(flags), "unshare")
+
+
+def mount(
+    source: str, target: str, fstype: str | None = None, flags: int = 0, data: str = ""
+) -> None:
+    """Mount ``source`` on ``target``; ``data`` is the file system's option text."""
+    _check(
+        _libc.mount(
+            os.fsencode(source),
+            os.fsencode(target),
+            None if fstype is None else fstype.encode(),
+            flags,
+            os.fsencode(data) if data else None,
+        ),
+        f"mount {fstype or 'bind'} on {target}",
+    )
+
+
+def umount(target: str, flags: int = 0) -> None:
+    """Unmount ``target``."""
+    _check(_libc.umount2(os.fsencode(target), flags), f"umount {target}")
+
+
+def pivot_root(new_root: str, put_old: str) -> None:
+    """Make ``new_root`` the root of this mount namespace."""
+    number = _SYS_PIVOT_ROOT[os.uname().machine]
+    _check(
+        _libc.syscall(number, os.fsencode(new_root), os.fsencode(put_old)),
+        f"pivot_root {new_root}",
+    )
+
+
+def personality(persona: int) -> None:
+    """Set the execution domain flags that the next program inherits."""
+    _check(_libc.personality(persona), "personality")
+
+
+def set_parent_death_signal(signal: int) -> None:
+    """Ask the kernel to signal this process when the thread that started it ends.
+
+    A fork does not inherit the request. A parent that ended before the call is
+    not noticed, so callers compare ``os.getppid()`` afterwards.
+    """
+    _check(_libc.prctl(_PR_SET_PDEATHSIG, signal, 0, 0, 0), "prctl(PR_SET_PDEATHSIG)")
+
+
+def set_no_new_privileges() -> None:
+    """Make setuid files and file capabilities ineffective for this process's programs."""
+    _check(_libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "prctl(PR_SET_NO_NEW_PRIVS)")
+
+
+def set_interface_up(name: str) -> None:
+    """Bring a network interface of this network namespace up."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
+        request = struct.pack("16sH14x", name.encode(), 0)
+        answer = fcntl.ioctl(control, _SIOCGIFFLAGS, request)
+        (flags,) = struct.unpack_from("H", answer, 16)
+        fcntl.ioctl(control, _SIOCSIFFLAGS, struct.pack("16sH14x", name.encode(), flags | _IFF_UP))

@@ -1,0 +1,113 @@
+"""What ``crane status`` shows: one row a replica, also for one that is down."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+from crane.admin import UnreachableError, request
+from crane.registry import ClusterRunDir, NodeEntry
+
+Role = Literal["leader", "follower", "candidate", "down"]
+State = Literal["running", "starting", "paused", "down"]
+
+
+class ReplicaStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """One replica. What is not known, because it is down, is ``None``."""
+
+    id: int
+    role: Role
+    address: str | None = None
+    """Where clients reach it, ``host:port``."""
+    term: int | None = None
+    commit: int | None = None
+    """Index of the last log entry known to be agreed."""
+    applied: int | None = None
+    """Index of the last log entry the program has been given."""
+    epoch: int | None = None
+    clock: int | None = None
+    """The program's logical clock."""
+    connections: int | None = None
+    """Clients' connections as the program has them, wherever they enter."""
+    output_hash: str | None = None
+    agrees: bool | None = None
+    """Whether its output equals the majority's; ``None`` while that is not known."""
+    node_pid: int | None = None
+    server_pid: int | None = None
+    healthy: bool = False
+    """Whether it runs, its program is attached, and it does not disagree."""
+    state: State = "down"
+
+
+class ClusterStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """A cluster as its processes on this machine tell it."""
+
+    name: str
+    replicas: list[ReplicaStatus]
+
+
+def row(number: int, node: dict[str, Any]) -> ReplicaStatus:
+    """A living node's row, from its answer."""
+    engine: dict[str, Any] = node.get("engine") or {}
+    listening = engine.get("listening") or []
+    role = engine.get("role")
+    known: Role = role if role in ("leader", "follower", "candidate") else "candidate"
+    attached = bool(node.get("attached"))
+    agrees = engine.get("agrees")
+    sick = bool(engine.get("fatal")) or agrees is False
+    return ReplicaStatus(
+        id=number,
+        role=known,
+        address=listening[0] if listening else None,
+        term=engine.get("term"),
+        commit=engine.get("commit"),
+        applied=engine.get("applied"),
+        epoch=engine.get("epoch"),
+        clock=engine.get("clock"),
+        connections=engine.get("connections"),
+        output_hash=engine.get("output_hash"),
+        agrees=agrees,
+        node_pid=node.get("node_pid"),
+        server_pid=node.get("server_pid"),
+        healthy=attached and not sick,
+        state="running" if attached else "starting",
+    )
+
+
+def paused_row(number: int, entry: NodeEntry) -> ReplicaStatus:
+    """The row of a node that does not answer: it lives, and serves nobody."""
+    return ReplicaStatus(
+        id=number,
+        role="down",
+        node_pid=entry.process.pid,
+        server_pid=entry.server.pid if entry.server else None,
+        state="paused",
+    )
+
+
+def collect(directory: ClusterRunDir) -> ClusterStatus:
+    """Ask every node of a cluster on this machine."""
+    nodes = directory.nodes()
+    run = directory.run()
+    rows = []
+    for number in sorted({*nodes, *(run.replicas if run else ())}):
+        entry = nodes.get(number)
+        rows.append(
+            ReplicaStatus(id=number, role="down") if entry is None else _ask(directory, entry)
+        )
+    return ClusterStatus(name=directory.name, replicas=rows)
+
+
+def _ask(directory: ClusterRunDir, entry: NodeEntry) -> ReplicaStatus:
+    found = entry.process.stat()
+    if found is None or not found.alive:
+        return ReplicaStatus(id=entry.id, role="down")
+    if found.stopped:
+        return paused_row(entry.id, entry)
+    try:
+        return row(entry.id, request(directory.socket(str(entry.id)), "GET", "/v1/status"))
+    except UnreachableError:
+        if entry.process.alive():
+            return paused_row(entry.id, entry)
+        return ReplicaStatus(id=entry.id, role="down")
