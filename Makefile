@@ -73,7 +73,7 @@ lock: ## the locked dependencies anew from pyproject.toml; needs uv
 	uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \
 	    --no-header --group build --output-file requirements.lock
 	uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \
-	    --no-header --group build --group dev --constraint requirements.lock \
+	    --no-header --group build --group checks --constraint requirements.lock \
 	    --output-file requirements-dev.lock
 
 clean: ## remove what was built

@@ -25,8 +25,8 @@ _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,46}[a-z0-9])?")
     "--listen",
     multiple=True,
     metavar="ADDR",
-    help="A replica's client address, repeated for each [127.0.0.1, 127.0.0.2, ...]; the port is"
-    " the program's own.",
+    help="The replicas' client addresses, repeated or with commas [127.0.0.1,127.0.0.2,...]; the"
+    " port is the program's own.",
 )
 @click.option(
     "--durability",
@@ -79,7 +79,7 @@ def run_command(  # noqa: PLR0917 - click passes by name
         env=env,
         limits=environment.current_limits(),
         replicas=replicas or base.replicas,
-        listen=list(listen) or base.listen,
+        listen=[one for word in listen for one in word.split(",")] or base.listen,
         durability=durability or base.durability,
         engine=base.engine,
     )
