@@ -70,6 +70,7 @@ class Progress:
         self.ready = False
         self.leader: int | None = None
         self.term = 0
+        self._warned: set[str] = set()
 
     @property
     def majority(self) -> int:
@@ -110,11 +111,17 @@ class Progress:
             case "background":
                 yield Say(f"replica {number}: `{self._program}` went on in the background")
             case "warning":
-                yield Say(f"replica {number}: {event.get('message')}", warning=True)
+                yield from self._warning(number, str(event.get("message")))
             case "disagreement":
                 detail = event.get("message") or {k: v for k, v in event.items() if k != "kind"}
                 yield Say(f"replica {number} disagrees with the others: {detail}", warning=True)
         yield from self._check_ready()
+
+    def _warning(self, number: int, message: str) -> Iterator[Action]:
+        """What every replica finds on this machine is told once."""
+        if message not in self._warned:
+            self._warned.add(message)
+            yield Say(f"replica {number}: {message}", warning=True)
 
     def _listening(self, number: int, address: str) -> Iterator[Action]:
         replica = self.replicas[number]

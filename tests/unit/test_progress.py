@@ -129,6 +129,7 @@ def test_warnings_and_disagreements_are_told() -> None:
     assert tell(progress, 3, kind="warning", message="disk is full") == [
         Say("replica 3: disk is full", warning=True)
     ]
+    assert tell(progress, 2, kind="warning", message="disk is full") == []
 
 
 def test_a_stopped_replica_is_no_warning() -> None:
