@@ -1,0 +1,134 @@
+//! Where every entry is, and the recent ones themselves.
+
+use std::collections::VecDeque;
+
+use raft::eraftpb::Entry;
+
+use super::record::{self, Position};
+
+/// Positions of all entries (eight bytes each), terms as runs, and a bounded
+/// window of the newest entries.
+#[derive(Debug)]
+pub(crate) struct Index {
+    /// `positions[i]` is the record of entry `i + 1`.
+    positions: Vec<Position>,
+    /// First index of each run of entries with the same term.
+    terms: Vec<(u64, u64)>,
+    recent: VecDeque<Entry>,
+    recent_bytes: usize,
+    limit: usize,
+}
+
+impl Index {
+    pub(crate) fn new(limit: usize) -> Self {
+        Self {
+            positions: Vec::new(),
+            terms: Vec::new(),
+            recent: VecDeque::new(),
+            recent_bytes: 0,
+            limit,
+        }
+    }
+
+    pub(crate) fn last(&self) -> u64 {
+        self.positions.len() as u64
+    }
+
+    pub(crate) fn last_term(&self) -> u64 {
+        self.terms.last().map_or(0, |run| run.1)
+    }
+
+    /// The term of entry `index`; 0 for index 0, `None` behind the end.
+    pub(crate) fn term(&self, index: u64) -> Option<u64> {
+        if index == 0 {
+            return Some(0);
+        }
+        if index > self.last() {
+            return None;
+        }
+        let run = self.terms.partition_point(|run| run.0 <= index);
+        Some(self.terms[run - 1].1)
+    }
+
+    pub(crate) fn position(&self, index: u64) -> Option<Position> {
+        let at = usize::try_from(index.checked_sub(1)?).ok()?;
+        self.positions.get(at).copied()
+    }
+
+    /// The entry, if it is among the recent ones.
+    pub(crate) fn recent(&self, index: u64) -> Option<&Entry> {
+        let first = self.recent.front()?.index;
+        self.recent
+            .get(usize::try_from(index.checked_sub(first)?).ok()?)
+    }
+
+    /// Takes an entry, which replaces everything at and after its index; the
+    /// caller has checked that it follows or replaces one.
+    pub(crate) fn push(&mut self, entry: Entry, at: Position) {
+        debug_assert!(entry.index >= 1 && entry.index <= self.last() + 1);
+        if entry.index <= self.last() {
+            self.cut(entry.index);
+        }
+        if self.last_term() != entry.term {
+            self.terms.push((entry.index, entry.term));
+        }
+        self.positions.push(at);
+        self.recent_bytes += record::entry_size(&entry);
+        self.recent.push_back(entry);
+        // One is always kept: the core looks at the newest all the time.
+        while self.recent_bytes > self.limit && self.recent.len() > 1 {
+            if let Some(old) = self.recent.pop_front() {
+                self.recent_bytes -= record::entry_size(&old);
+            }
+        }
+    }
+
+    /// Drops everything at and after `index`.
+    fn cut(&mut self, index: u64) {
+        self.positions.truncate((index - 1) as usize);
+        self.terms.retain(|run| run.0 < index);
+        while self.recent.back().is_some_and(|e| e.index >= index) {
+            if let Some(old) = self.recent.pop_back() {
+                self.recent_bytes -= record::entry_size(&old);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(index: u64, term: u64) -> Entry {
+        Entry {
+            index,
+            term,
+            data: vec![0; 100],
+            ..Entry::default()
+        }
+    }
+
+    #[test]
+    fn replacing_an_entry_drops_what_followed() {
+        let mut index = Index::new(1000);
+        for i in 1..=20 {
+            index.push(entry(i, 1 + i / 10), Position::new(1, i * 8));
+        }
+        assert_eq!(index.term(9), Some(1));
+        assert_eq!(index.term(10), Some(2));
+        assert_eq!(index.term(20), Some(3));
+        assert_eq!(index.term(21), None);
+        assert!(index.recent(1).is_none() && index.recent(20).is_some());
+        index.push(entry(12, 5), Position::new(1, 800));
+        assert_eq!(index.last(), 12);
+        assert_eq!(index.term(11), Some(2));
+        assert_eq!(index.term(12), Some(5));
+        assert_eq!(index.recent(12).map(|e| e.term), Some(5));
+        assert!(index.recent(13).is_none());
+        assert_eq!(index.position(12), Some(Position::new(1, 800)));
+        index.push(entry(13, 5), Position::new(1, 900));
+        assert_eq!(index.recent(13).map(|e| e.index), Some(13));
+        index.push(entry(1, 6), Position::new(1, 1000));
+        assert_eq!((index.last(), index.last_term()), (1, 6));
+    }
+}

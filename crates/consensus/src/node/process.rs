@@ -1,0 +1,162 @@
+//! The loop that keeps messages, disk and committed entries in order.
+
+use raft::eraftpb::{EntryType, HardState, Message};
+
+use super::{Node, Output, Standing};
+use crate::disk::Disk;
+use crate::error::Error;
+
+impl<D: Disk> Node<D> {
+    /// Does what has become due: sends a leader's messages, writes entries and
+    /// then the hard state and syncs them once, sends what may be sent only
+    /// after that, and hands over committed entries (about
+    /// [`Config::max_committed_bytes`](crate::Config::max_committed_bytes) of
+    /// them). Call it while [`has_ready`](Node::has_ready).
+    ///
+    /// # Errors
+    /// [`Error::Fatal`] or [`Error::Corrupt`]: the node must not be used any
+    /// more.
+    pub fn process(&mut self, out: &mut dyn Output) -> Result<(), Error> {
+        if let Some(reason) = &self.failure {
+            return Err(Error::Fatal(reason.clone()));
+        }
+        let result = self.try_process(out);
+        if let Err(e) = &result {
+            self.failure = Some(e.to_string());
+        }
+        result
+    }
+
+    fn try_process(&mut self, out: &mut dyn Output) -> Result<(), Error> {
+        while let Some(msg) = self.outbox.pop_front() {
+            self.send(out, msg);
+        }
+        if self.raw.has_ready() {
+            self.process_ready(out)?;
+        }
+        self.deliver(out)
+    }
+
+    fn process_ready(&mut self, out: &mut dyn Output) -> Result<(), Error> {
+        let mut ready = self.raw.ready();
+        self.tell_role(out);
+        // A leader's followers may write while it writes itself: it counts
+        // itself only when its own write is done (Raft thesis, 10.2.1).
+        for msg in ready.take_messages() {
+            self.send(out, msg);
+        }
+        if !ready.snapshot().is_empty() {
+            return Err(Error::Fatal(
+                "a snapshot arrived, which this version does not know: start the version the other replicas run".into(),
+            ));
+        }
+        let entries = ready.take_entries();
+        let hard = self.hard_to_write(ready.hs(), !entries.is_empty());
+        if let Some(hard) = &hard {
+            self.commit_written = hard.commit;
+        }
+        let sync = ready.must_sync();
+        self.raw.mut_store().write(entries, hard.as_ref(), sync)?;
+        for msg in ready.take_persisted_messages() {
+            self.send(out, msg);
+        }
+        self.note_committed(&ready.take_committed_entries())?;
+        let mut light = self.raw.advance_append(ready);
+        for msg in light.take_messages() {
+            self.send(out, msg);
+        }
+        self.note_committed(&light.take_committed_entries())?;
+        self.raw.advance_apply();
+        if let Some(e) = self.raw.store().take_read_error() {
+            return Err(e.fatal());
+        }
+        self.rejoin()
+    }
+
+    /// The hard state to write: a changed one, and with entries also one that
+    /// has only a newer commit index, which the core does not ask for.
+    fn hard_to_write(&self, changed: Option<&HardState>, writing: bool) -> Option<HardState> {
+        let now = match changed {
+            Some(hard) => hard.clone(),
+            None => self.raw.raft.hard_state(),
+        };
+        (changed.is_some() || (writing && now.commit > self.commit_written)).then_some(now)
+    }
+
+    fn note_committed(&mut self, entries: &[raft::eraftpb::Entry]) -> Result<(), Error> {
+        for entry in entries {
+            if entry.entry_type() != EntryType::EntryNormal {
+                return Err(Error::Fatal(format!(
+                    "entry {} changes the cluster's replicas, which this version does not know: start the version that wrote it",
+                    entry.index
+                )));
+            }
+            self.deliverable = entry.index;
+        }
+        Ok(())
+    }
+
+    /// A replica that forgot may vote again once its log has all it may ever
+    /// have acknowledged; the argument is at [`Standing`].
+    pub(super) fn rejoin(&mut self) -> Result<(), Error> {
+        let Standing::CatchingUp { term, index } = self.standing else {
+            return Ok(());
+        };
+        // What the store has is on the disk; what the core has may not be.
+        let store = self.raw.store();
+        let later = store.last_term() > term;
+        let same = self.term() == term
+            && self.leader().is_some_and(|l| self.inquiry.has_answer(l))
+            && store.last_index() >= index.max(self.inquiry.highest_index());
+        if later || same {
+            self.set_standing(Standing::Voter, 0)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn set_standing(&mut self, standing: Standing, floor: u64) -> Result<(), Error> {
+        self.raw.mut_store().set_standing(standing, floor)?;
+        self.standing = standing;
+        Ok(())
+    }
+
+    fn deliver(&mut self, out: &mut dyn Output) -> Result<(), Error> {
+        let mut bytes = 0;
+        while self.cursor < self.deliverable && bytes < self.page_bytes && out.accepts_committed() {
+            let index = self.cursor + 1;
+            if let Some(entry) = self.raw.store().recent(index) {
+                self.page.clear();
+                out.committed(index, entry.term, &entry.data);
+                bytes += entry.data.len() as u64 + 1;
+            } else {
+                if self.page.front().is_none_or(|e| e.index != index) {
+                    let end = self.deliverable + 1;
+                    let page = self.raw.store().read(index, end, self.page_bytes);
+                    self.page = page.map_err(Error::fatal)?.into();
+                }
+                let Some(entry) = self.page.pop_front() else {
+                    return Err(Error::Fatal(format!(
+                        "committed entry {index} is not in the log: remove this replica's state directory and restart it, it will catch up from the leader"
+                    )));
+                };
+                out.committed(index, entry.term, &entry.data);
+                bytes += entry.data.len() as u64 + 1;
+            }
+            self.cursor = index;
+        }
+        Ok(())
+    }
+
+    fn send(&self, out: &mut dyn Output, mut msg: Message) {
+        msg.deprecated_priority = self.raw.store().meta().life;
+        out.send(msg.to, msg);
+    }
+
+    fn tell_role(&mut self, out: &mut dyn Output) {
+        let now = (self.role(), self.term(), self.leader());
+        if now != self.told {
+            self.told = now;
+            out.role_changed(now.0, now.1, now.2);
+        }
+    }
+}

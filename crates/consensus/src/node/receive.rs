@@ -1,0 +1,200 @@
+//! Messages from the other replicas.
+
+use raft::StateRole;
+use raft::eraftpb::{Message, MessageType};
+
+use super::Node;
+use super::standing::{self, Standing, Verdict};
+use crate::disk::Disk;
+use crate::error::Error;
+
+impl<D: Disk> Node<D> {
+    /// Takes a message from another replica. Messages that are not for this
+    /// replica, that are of an earlier life of their sender or of a kind no
+    /// replica sends are dropped.
+    ///
+    /// # Errors
+    /// [`Error::Fatal`] if the message shows that this replica lost what it had
+    /// acknowledged, or if the disk fails.
+    pub fn step(&mut self, mut msg: Message) -> Result<(), Error> {
+        if let Some(reason) = &self.failure {
+            return Err(Error::Fatal(reason.clone()));
+        }
+        if msg.to != self.id || !self.peers.contains(&msg.from) {
+            return Ok(());
+        }
+        // The field is one the core would read as a priority.
+        let life = std::mem::take(&mut msg.deprecated_priority);
+        msg.priority = 0;
+        if !self.know_life(&msg, life) {
+            return Ok(());
+        }
+        let result = match msg.msg_type() {
+            MessageType::MsgHup => {
+                self.answer(&msg, life);
+                Ok(())
+            }
+            MessageType::MsgBeat => self.take_answer(&msg),
+            _ if self.standing == Standing::Asking => Ok(()),
+            _ => self.step_core(msg),
+        };
+        if let Err(e) = result {
+            self.fail(e);
+            return self
+                .failure
+                .clone()
+                .map_or(Ok(()), |r| Err(Error::Fatal(r)));
+        }
+        self.fix_timeout();
+        Ok(())
+    }
+
+    /// Keeps track of the sender's life; false if the message is of an earlier
+    /// one and only worth an answer, if it asks.
+    fn know_life(&mut self, msg: &Message, life: u64) -> bool {
+        let known = self.lives.entry(msg.from).or_insert(life);
+        if life < *known {
+            if msg.msg_type() == MessageType::MsgHup {
+                self.answer(msg, life);
+            }
+            return false;
+        }
+        if life > *known {
+            *known = life;
+            self.forget_progress(msg.from);
+        }
+        true
+    }
+
+    /// What an earlier life of `id` acknowledged is not on its disk any more.
+    fn forget_progress(&mut self, id: u64) {
+        if self.raw.raft.state != StateRole::Leader {
+            return;
+        }
+        if let Some(progress) = self.raw.raft.mut_prs().get_mut(id) {
+            progress.matched = 0;
+            progress.committed_index = 0;
+            progress.become_probe();
+        }
+        self.raw.raft.send_append(id);
+    }
+
+    fn answer(&mut self, question: &Message, life: u64) {
+        let known = self.lives.get(&question.from).copied().unwrap_or(life);
+        let answer = standing::answer(
+            question,
+            life,
+            known,
+            self.raw.raft.term,
+            self.last_index(),
+            self.standing,
+        );
+        self.outbox.push_back(answer);
+    }
+
+    /// Asks everybody who has not answered, or while nothing is known yet,
+    /// everybody: the answers of an empty cluster change.
+    pub(super) fn ask(&mut self) {
+        self.inquiry.ticks = 0;
+        for peer in &self.peers {
+            if self.standing == Standing::Asking || !self.inquiry.has_answer(*peer) {
+                self.outbox.push_back(standing::question(self.id, *peer));
+            }
+        }
+    }
+
+    fn take_answer(&mut self, msg: &Message) -> Result<(), Error> {
+        if self.standing == Standing::Voter {
+            return Ok(());
+        }
+        let life = self.raw.store().meta().life;
+        let verdict = self.inquiry.take(msg, life, self.peers.len());
+        if self.standing != Standing::Asking {
+            return self.rejoin();
+        }
+        match verdict {
+            Verdict::Wait => Ok(()),
+            Verdict::NewLife(life) => {
+                self.raw.mut_store().set_life(life)?;
+                self.lives.insert(self.id, life);
+                self.ask();
+                Ok(())
+            }
+            Verdict::Become { standing, floor } => {
+                // Durable before the first message of the core is taken.
+                self.set_standing(standing, floor)?;
+                if self.raw.raft.term < floor {
+                    let mut hard = self.raw.raft.hard_state();
+                    hard.term = floor;
+                    hard.vote = self.id;
+                    self.raw.raft.load_state(&hard);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Hands a message to the core, except those that would make it panic or
+    /// do what this replica may not do.
+    fn step_core(&mut self, msg: Message) -> Result<(), Error> {
+        let catching_up = self.standing != Standing::Voter;
+        match msg.msg_type() {
+            MessageType::MsgAppend => {
+                if !plausible_append(&msg) {
+                    return Ok(());
+                }
+            }
+            MessageType::MsgHeartbeat if msg.commit > self.last_index() => {
+                if msg.term < self.term() {
+                    // The core answers with the newer term and reads no more.
+                } else if catching_up {
+                    // The leader has not heard of the new life.
+                    let ask = standing::question(self.id, msg.from);
+                    self.outbox.push_back(ask);
+                    return Ok(());
+                } else {
+                    return Err(Error::Fatal(format!(
+                        "the leader has acknowledgements of this replica up to entry {} but its log ends at {}: its disk lost what it had confirmed; remove this replica's state directory and restart it, it will catch up from the leader",
+                        msg.commit,
+                        self.last_index()
+                    )));
+                }
+            }
+            MessageType::MsgHeartbeat
+            | MessageType::MsgHeartbeatResponse
+            | MessageType::MsgAppendResponse => {}
+            MessageType::MsgRequestVote
+            | MessageType::MsgRequestVoteResponse
+            | MessageType::MsgRequestPreVote
+            | MessageType::MsgRequestPreVoteResponse
+            | MessageType::MsgTimeoutNow => {
+                if catching_up {
+                    return Ok(());
+                }
+            }
+            // A follower does not forward proposals, there are no snapshots,
+            // and the rest never leaves a replica.
+            _ => return Ok(()),
+        }
+        // The core refuses only messages of replicas it does not know.
+        let _ = self.raw.step(msg);
+        match self.raw.store().take_read_error() {
+            Some(e) => Err(e),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Whether the entries follow each other; the core takes that for granted.
+fn plausible_append(msg: &Message) -> bool {
+    let mut index = msg.index;
+    let mut term = msg.log_term;
+    for entry in &msg.entries {
+        if index.checked_add(1) != Some(entry.index) || entry.term < term || entry.term > msg.term {
+            return false;
+        }
+        index = entry.index;
+        term = entry.term;
+    }
+    msg.snapshot.is_none() && msg.term > 0
+}
