@@ -156,9 +156,12 @@ def check_node(config: NodeConfig, place: str) -> None:
                 f"{place}: field `peers`: `{number}` is not a replica number; use 1, 2, 3..."
             )
         try:
-            split_address(address)
+            host, _ = split_address(address)
+            ipaddress.ip_address(host)
         except ValueError as error:
-            raise UsageError(f"{place}: field `peers.{number}`: {error}") from error
+            raise UsageError(
+                f"{place}: field `peers.{number}`: {error}; give an IP address and a port"
+            ) from error
     if str(config.id) not in config.peers:
         raise UsageError(
             f"{place}: field `id`: replica {config.id} is not one of `peers`"

@@ -81,9 +81,18 @@ def agreed(environment: Mapping[str, str], extra: Mapping[str, str], cwd: str) -
     kept = {
         name: value
         for name, value in environment.items()
-        if name not in _DROPPED and not name.startswith(_DROPPED_PREFIXES)
+        if name not in _DROPPED and not name.startswith(_DROPPED_PREFIXES) and is_text(name + value)
     }
     return dict(sorted({**_DEFAULTS, **kept, "PWD": cwd, **extra}.items()))
+
+
+def is_text(value: str) -> bool:
+    """Whether ``value`` can be written into a configuration: it was UTF-8 for the system."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def with_interposer(environment: Mapping[str, str], library: str) -> dict[str, str]:

@@ -89,7 +89,7 @@ def ended_badly(status: int) -> bool:
 def main() -> NoReturn:
     """The keeper."""
     spec = Spec.from_json(sys.stdin.buffer.read())
-    os.set_inheritable(spec.report, False)
+    _keep_descriptors_from_the_program()
     waited = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD}
     signal.pthread_sigmask(signal.SIG_BLOCK, waited)
     linux.set_parent_death_signal(signal.SIGTERM)
@@ -117,6 +117,14 @@ def main() -> NoReturn:
     if os.getppid() != spec.parent:
         _remove(spec)
     sys.exit(0)
+
+
+def _keep_descriptors_from_the_program() -> None:
+    """Close at exec what was handed to us: the report pipe, the state directory's lock."""
+    for entry in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):  # the descriptor of this listing is gone by then
+            if int(entry.name) > 2:
+                os.set_inheritable(int(entry.name), False)
 
 
 def _make_namespaces() -> bool:

@@ -25,7 +25,7 @@ from crane.registry import RUN, ClusterRunDir, RunEntry
 Sayer = Callable[[str, bool], None]
 
 _NODE_SECONDS = 6.0
-_LATE_SECONDS = 20.0
+_LATE_SECONDS = 10.0
 _RESTART_SECONDS = 60.0
 
 

@@ -45,6 +45,7 @@ def test_a_node_file_survives_writing_and_reading(tmp_path: Path) -> None:
         (('cwd = "/"', ""), "field `cwd` is missing; add it"),
         (('cwd = "/"', 'cwd = "x"'), "field `cwd`: expected `str` matching"),
         (("10.0.0.1:7117", "10.0.0.1"), "field `peers.1`: `10.0.0.1` is not of the form host:port"),
+        (("10.0.0.1:", "db1:"), "field `peers.1`: 'db1' does not appear to be"),
         (("[fe80::1]:7117", "10.0.0.1:7117"), "two replicas have the same address"),
         (('cwd = "/"', 'cwd = "/"\nlisten = "home"'), "field `listen`: `home` is not an IP"),
         (('cwd = "/"', 'cwd = "/"\nlimits = {core = [5, 1]}'), "field `limits.core`: the soft"),

@@ -20,6 +20,7 @@ def test_what_belongs_to_the_shell_is_left_out() -> None:
         "OLDPWD": "/x",
         "PWD": "/y",
         "_": "x",
+        "NOT_TEXT": "\udcff",
     }
     assert environment.agreed(shell, {"EXTRA": "1", "TZ": "CET"}, "/srv") == {
         "EXTRA": "1",

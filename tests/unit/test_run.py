@@ -48,11 +48,13 @@ def cluster_id(cranes: Cranes) -> str:
 
 
 def test_a_cluster_serves_and_ctrl_c_leaves_nothing(cranes: Cranes) -> None:
-    process = cranes.start("--", "sleep", "300")
+    process = cranes.start("--", "sh", "-c", "echo hello; sleep 300; exit")
+    wait_for(lambda: cranes.crane("logs", "2").stdout)
     assert {row(cranes, number)["role"] for number in (1, 2, 3)} == {"leader", "follower"}
     assert row(cranes, 2)["address"] == "127.0.0.2:6379"
     assert row(cranes, 2)["healthy"] is True
-    assert f"{cranes.name}  3/3  sleep 300" in cranes.crane("list").stdout
+    assert f"{cranes.name}  3/3  sh -c" in cranes.crane("list").stdout
+    assert cranes.crane("logs", "2").stdout == "hello\n"
     process.send_signal(signal.SIGINT)
     assert process.wait(20) == 0
     assert remains(cranes) == []

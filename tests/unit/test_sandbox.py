@@ -57,13 +57,16 @@ class Place:
     def start(self, spec: Spec) -> tuple[subprocess.Popen[bytes], int]:
         """Start it; the keeper and the descriptor of its reports."""
         reports, write = os.pipe()
+        lock = os.open(self.base, os.O_RDONLY)
         keeper = subprocess.Popen(
             [sys.executable, "-m", "crane.sandbox"],
             stdin=subprocess.PIPE,
-            pass_fds=[write],
+            # As a node does with its state directory's lock.
+            pass_fds=[write, lock],
             env={"PYTHONPATH": str(SOURCE)},
         )
         os.close(write)
+        os.close(lock)
         assert keeper.stdin is not None
         with keeper.stdin:
             keeper.stdin.write(replace(spec, report=write).to_json())

@@ -55,6 +55,9 @@ def run_command(  # noqa: PLR0917 - click passes by name
             "no program was given; for example `crane run -- redis-server --port 6379`"
         )
     cwd = str(origin / base.cwd if base.cwd else Path.cwd())
+    for word in (*argv, cwd):
+        if not environment.is_text(word):
+            raise UsageError(f"{word!a} is not UTF-8 text; only such arguments can be replicated")
     env = environment.agreed(os.environ, base.env, cwd)
     found = program.check(program.find(argv[0], cwd, env), env)
     chosen = name or base.name or default_name(found.path)
