@@ -84,8 +84,9 @@ impl VKernel {
         self.desc_alloc(Kind::Epoll).map(DescId::from_raw)
     }
 
-    /// Takes a watch from the pool and puts it on its target's list.
-    pub(crate) fn watch_alloc(&mut self, target: u32) -> Result<u32> {
+    /// Takes a watch from the pool and puts it on its target's list: like
+    /// Linux's wait queues, ordinary ones in front, exclusive ones behind.
+    pub(crate) fn watch_alloc(&mut self, target: u32, exclusive: bool) -> Result<u32> {
         let limit = self.watches.len();
         let header = &mut self.header[0];
         let id = if header.watch_free != 0 {
@@ -101,9 +102,12 @@ impl VKernel {
         header.watch_used += 1;
         self.watches[id] = Watch::zeroed();
         self.watches[id].target = target;
-        self.descs[target]
-            .watches
-            .push_back::<ON_TARGET, _>(&mut self.watches, id);
+        let list = &mut self.descs[target].watches;
+        if exclusive {
+            list.push_back::<ON_TARGET, _>(&mut self.watches, id);
+        } else {
+            list.push_front::<ON_TARGET, _>(&mut self.watches, id);
+        }
         Ok(id)
     }
 
@@ -173,7 +177,7 @@ impl VKernel {
                 if found.is_some() {
                     return Err(Errno::EXIST);
                 }
-                let id = self.watch_alloc(target)?;
+                let id = self.watch_alloc(target, exclusive)?;
                 self.watches[id].epoll = ep;
                 self.watches[id].fd = fd;
                 self.epolls[ep]

@@ -8,7 +8,7 @@ use crate::addr::SockAddr;
 use crate::desc::Kind;
 use crate::iov::Gather;
 use crate::readiness::{IN, OUT, RDNORM, WRNORM, Wake};
-use crate::stream::{ORDER, state};
+use crate::stream::{ORDER, shut, state};
 use crate::{DescId, Errno, Host, VKernel};
 
 /// Gateway (high 8 bits) and its incarnation (low 24 bits) of a connection:
@@ -75,6 +75,11 @@ impl VKernel {
             return true;
         }
         let stream = &mut self.streams[id];
+        if stream.shut == shut::BOTH && stream.state & state::DONE == 0 {
+            // TCP answers data after a shutdown of both directions so.
+            host.conn_close(conn, true);
+            return self.apply_reset(host, conn);
+        }
         let mut data = Gather::new(bytes);
         if self
             .pool

@@ -141,18 +141,19 @@ impl VKernel {
         }
     }
 
-    /// `FIONREAD`: bytes that can be read now (of the next message, where
-    /// messages have boundaries).
+    /// `FIONREAD`: bytes that can be read now, for datagrams of the next
+    /// message only.
     pub fn available(&self, desc: DescId) -> Result<usize> {
         let id = desc.raw();
         match self.kind(desc)? {
             Kind::Stream if self.streams[id].state & crate::stream::state::FRAMED != 0 => {
-                Ok(self.packet_len(id).unwrap_or(0))
+                Ok(self.packets_available(id))
             }
             Kind::Stream => Ok(self.streams[id].rx.bytes as usize),
             Kind::Socket => Ok(0),
             Kind::Listener => Err(Errno::INVAL),
             Kind::PipeRead | Kind::PipeWrite => Ok(self.pipe_bytes(id)),
+            Kind::Epoll => Err(Errno::INVAL),
             _ => Err(Errno::NOTTY),
         }
     }

@@ -22,21 +22,14 @@ impl VKernel {
         id: u32,
         mut data: Gather<'_>,
     ) -> Result<usize> {
-        if !self.is_datagram(id)
-            && let Some(error) = self.take_err(id)
-        {
-            return Err(error);
-        }
-        let stream = &self.streams[id];
-        let most = u64::from(self.header[0].limits.local_capacity);
         // A connection from outside has no message boundaries to keep.
-        if stream.state & state::EXTERNAL != 0 {
+        if self.streams[id].state & state::EXTERNAL != 0 {
             return Err(Errno::OPNOTSUPP);
         }
-        let gone = stream.state & state::PEER_GONE != 0;
-        let peer = stream.peer;
-        if peer == 0 && !gone {
-            return Err(Errno::NOTCONN);
+        let most = u64::from(self.header[0].limits.local_capacity);
+        let datagram = self.is_datagram(id);
+        if !datagram && let Some(error) = self.take_err(id) {
+            return Err(error);
         }
         if data.len() as u64 > most - 32 {
             return Err(Errno::MSGSIZE);
@@ -47,9 +40,16 @@ impl VKernel {
         if self.streams[id].shut & shut::SEND != 0 {
             return Err(Errno::PIPE);
         }
+        let peer = self.streams[id].peer;
+        if peer == 0 && self.streams[id].state & state::PEER_GONE == 0 {
+            return Err(Errno::NOTCONN);
+        }
         if peer == 0 {
             // Told once; from then on the socket is simply not connected.
-            self.streams[id].state &= !state::PEER_GONE;
+            // What the peer had sent is lost with it.
+            let stream = &mut self.streams[id];
+            stream.state &= !state::PEER_GONE;
+            self.pool.clear(&mut stream.rx);
             return Err(Errno::CONNREFUSED);
         }
         if self.streams[peer].shut & shut::RECV != 0 {
@@ -74,18 +74,28 @@ impl VKernel {
         Ok(len)
     }
 
-    /// Length of the next message.
-    pub(crate) fn packet_len(&self, id: u32) -> Option<usize> {
+    /// Length of the message that begins `at` bytes behind the front.
+    fn packet_len(&self, id: u32, at: usize) -> Option<usize> {
         let rx = &self.streams[id].rx;
         let mut header = [0; HEADER];
-        if self
-            .pool
-            .peek(rx, 0, &mut Scatter::new(&mut header), HEADER)
-            < HEADER
-        {
+        let mut to = Scatter::new(&mut header);
+        if self.pool.peek(rx, at, &mut to, HEADER) < HEADER {
             return None;
         }
         Some(u32::from_ne_bytes(header) as usize)
+    }
+
+    /// Bytes of the next datagram, or of all messages of a SOCK_SEQPACKET.
+    pub(crate) fn packets_available(&self, id: u32) -> usize {
+        let (mut at, mut sum) = (0, 0);
+        while let Some(len) = self.packet_len(id, at) {
+            sum += len;
+            at += HEADER + len;
+            if self.is_datagram(id) {
+                break;
+            }
+        }
+        sum
     }
 
     /// Receives one message; what does not fit is dropped, as Linux does, and
@@ -101,7 +111,7 @@ impl VKernel {
         if let Some(error) = self.take_err(id) {
             return Err(error);
         }
-        let Some(message) = self.packet_len(id) else {
+        let Some(message) = self.packet_len(id, 0) else {
             return self.recv_empty(id).map(|()| Received::bytes(0));
         };
         let len = to.len().min(message);

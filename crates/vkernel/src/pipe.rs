@@ -20,9 +20,10 @@ record! {
         slots: u32,
         /// The other end, 0 when closed.
         other: u32,
-        /// Write end only: 1 if the pipe was full when the read end closed.
-        stays_full: u32,
-        pad: u32,
+        /// Write end only: pages and bytes that were in the pipe when the read
+        /// end closed. Linux keeps them until the write end closes too.
+        left_chunks: u32,
+        left_bytes: u32,
     }
 }
 
@@ -59,11 +60,11 @@ impl VKernel {
 
     pub(crate) fn pipe_bytes(&self, id: u32) -> usize {
         let pipe = &self.pipes[id];
-        let reader = match self.kind_of(id) {
-            Some(Kind::PipeWrite) if pipe.other != 0 => pipe.other,
-            _ => id,
-        };
-        self.pipes[reader].queue.bytes as usize
+        match self.kind_of(id) {
+            Some(Kind::PipeWrite) if pipe.other == 0 => pipe.left_bytes as usize,
+            Some(Kind::PipeWrite) => self.pipes[pipe.other].queue.bytes as usize,
+            _ => pipe.queue.bytes as usize,
+        }
     }
 
     pub(crate) fn pipe_mask(&self, id: u32) -> u32 {
@@ -77,7 +78,7 @@ impl VKernel {
             return data | if pipe.other == 0 { HUP } else { 0 };
         }
         let full = if pipe.other == 0 {
-            pipe.stays_full != 0
+            pipe.left_chunks >= pipe.slots
         } else {
             self.is_full(pipe.other)
         };
@@ -187,29 +188,34 @@ impl VKernel {
         if slots * CHUNK > MAX_SIZE && slots as u32 > self.pipes[id].slots {
             return Err(Errno::PERM);
         }
-        if reader != 0 && self.pipes[reader].queue.chunks as usize > slots {
+        let used = if reader == 0 {
+            self.pipes[writer].left_chunks
+        } else {
+            self.pipes[reader].queue.chunks
+        };
+        if used as usize > slots {
             return Err(Errno::BUSY);
         }
-        let was_full = reader != 0 && self.is_full(reader);
         for end in [reader, writer] {
             if end != 0 {
                 self.pipes[end].slots = slots as u32;
             }
         }
-        if was_full && writer != 0 && !self.is_full(reader) {
-            self.notify(host, writer, OUT | WRNORM, Wake::All);
+        if writer != 0 {
+            // As Linux, without asking whether there is really more room.
+            self.state_changed(host, writer);
         }
         Ok(slots * CHUNK)
     }
 
     pub(crate) fn close_pipe_read<H: Host + ?Sized>(&mut self, host: &mut H, id: u32) {
-        let full = self.is_full(id);
         let pipe = &mut self.pipes[id];
-        let writer = pipe.other;
+        let (writer, left) = (pipe.other, pipe.queue);
         self.pool.clear(&mut pipe.queue);
         if writer != 0 {
             self.pipes[writer].other = 0;
-            self.pipes[writer].stays_full = u32::from(full);
+            self.pipes[writer].left_chunks = left.chunks;
+            self.pipes[writer].left_bytes = left.bytes as u32;
             self.state_changed(host, writer);
         }
     }

@@ -29,7 +29,7 @@ impl VKernel {
         if thread >= self.pollers.len() {
             return Err(Errno::INVAL);
         }
-        let id = self.watch_alloc(desc.raw())?;
+        let id = self.watch_alloc(desc.raw(), false)?;
         let watch = &mut self.watches[id];
         watch.thread = thread + 1;
         watch.events = events | ERR | HUP;

@@ -262,8 +262,17 @@ impl VKernel {
             self.reset_stream(host, id);
             return Ok(data.len());
         }
-        if self.is_unix(id) && self.streams[peer].shut & shut::RECV != 0 {
-            return Err(Errno::PIPE);
+        if self.is_unix(id) {
+            if self.streams[peer].shut & shut::RECV != 0 {
+                return Err(Errno::PIPE);
+            }
+        } else if self.streams[peer].shut == shut::BOTH {
+            // TCP answers data that arrives after both directions were shut
+            // down with a reset, which the sender notices afterwards.
+            self.streams[id].bytes_out += data.len() as u64;
+            self.reset_stream(host, peer);
+            self.reset_stream(host, id);
+            return Ok(data.len());
         }
         let (used, most) = self.send_room(id);
         let len = (most.saturating_sub(used)).min(data.len() as u64) as usize;
@@ -342,7 +351,10 @@ impl VKernel {
         if let Some(error) = self.take_err(id) {
             return Err(error);
         }
-        if self.streams[id].shut & shut::RECV != 0 {
+        // Linux lets only a blocking read of a datagram socket see this end.
+        let hidden = self.descs[id].socket_type == SOCK_DGRAM
+            && self.descs[id].flags & libc::O_NONBLOCK as u32 != 0;
+        if self.streams[id].shut & shut::RECV != 0 && !hidden {
             return Ok(());
         }
         Err(Errno::AGAIN)
@@ -421,7 +433,9 @@ impl VKernel {
             // What one end no longer reads, the other can no longer send.
             let mirrored = ((how & shut::SEND) >> 1) | ((how & shut::RECV) << 1);
             self.streams[peer].shut |= mirrored;
+            self.state_changed(host, id);
             self.state_changed(host, peer);
+            return Ok(());
         } else if !unix && new & shut::SEND != 0 && peer != 0 {
             self.fin_received(host, peer);
         }
@@ -435,7 +449,7 @@ impl VKernel {
     /// The peer will send no more.
     pub(crate) fn fin_received<H: Host + ?Sized>(&mut self, host: &mut H, id: u32) {
         let stream = &mut self.streams[id];
-        if stream.state & state::DONE != 0 {
+        if stream.state & (state::DONE | state::CLOSED) != 0 {
             return;
         }
         stream.shut |= shut::RECV;
@@ -446,6 +460,9 @@ impl VKernel {
     /// The peer broke the connection. Bytes that have arrived stay readable.
     pub(crate) fn reset_stream<H: Host + ?Sized>(&mut self, host: &mut H, id: u32) {
         let stream = &mut self.streams[id];
+        if stream.state & state::CLOSED != 0 {
+            return;
+        }
         // After the peer's end of stream a reset means that it will not read
         // what we send.
         let error = if stream.state & state::DONE != 0 {

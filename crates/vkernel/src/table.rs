@@ -152,6 +152,24 @@ impl List {
         self.len += 1;
     }
 
+    pub(crate) fn push_front<const K: usize, T: Linked<K>>(
+        &mut self,
+        table: &mut Table<T>,
+        id: u32,
+    ) {
+        *table[id].link() = Link {
+            next: self.head,
+            prev: 0,
+        };
+        if self.head == 0 {
+            self.tail = id;
+        } else {
+            table[self.head].link().prev = id;
+        }
+        self.head = id;
+        self.len += 1;
+    }
+
     /// Takes `id`, which must be a member, out of the list.
     pub(crate) fn remove<const K: usize, T: Linked<K>>(&mut self, table: &mut Table<T>, id: u32) {
         let link = *table[id].link();
@@ -212,7 +230,9 @@ mod tests {
         for id in 1..=5 {
             list.push_back(&mut table, id);
         }
+        list.push_front(&mut table, 6);
         list.remove(&mut table, 1);
+        list.remove(&mut table, 6);
         list.remove(&mut table, 3);
         list.remove(&mut table, 5);
         assert_eq!(table[list.head].next(), 4);
