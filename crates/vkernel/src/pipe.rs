@@ -148,6 +148,9 @@ impl VKernel {
         let full = queue.chunks >= slots;
         let done = total - data.len();
         if done == 0 {
+            // Linux tells watchers of the read end even of a write that found
+            // no room.
+            self.run_watches(host, reader, IN | RDNORM, Wake::One);
             return Err(lack.unwrap_or(Errno::AGAIN));
         }
         self.notify(host, reader, IN | RDNORM, Wake::One);
