@@ -507,7 +507,10 @@ impl VKernel {
         stream.peer = 0;
         stream.state |= state::PEER_GONE;
         if !unix {
-            if reset {
+            // With both ends of stream exchanged the connection is over: there
+            // is nothing left to reset.
+            let over = stream.state & state::DONE != 0 && stream.shut & shut::SEND != 0;
+            if reset && !over {
                 self.reset_stream(host, id);
             } else {
                 self.fin_received(host, id);
