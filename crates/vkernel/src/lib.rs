@@ -33,6 +33,7 @@ extern crate std;
 mod addr;
 mod bind;
 mod buffer;
+mod closing;
 mod connmap;
 mod desc;
 mod epoll;
