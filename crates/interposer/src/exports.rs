@@ -1,0 +1,484 @@
+//! The one table of interposed symbols.
+//!
+//! Each row is an exported function: its family, its C signature, what answers
+//! it, and a line of documentation. From here come the library's exports, the
+//! answers of `dlsym`, `docs/compatibility.md` and the symbol test. Unversioned
+//! definitions answer callers of every version of a symbol.
+//!
+//! Variadic functions take their arguments as fixed integers: on x86-64 they
+//! are passed alike.
+
+// The contract of every row is that of the C function of the same name.
+#![allow(clippy::missing_safety_doc)]
+
+use crate::raw::fail;
+use crate::sync::{Barrier, Cond, Mutex, RwLock, Semaphore};
+use crate::{
+    clock, dynamic, fds, files, polling, process, random, signals, sockets, sync, threads,
+};
+use core::ffi::{CStr, c_char, c_int, c_long, c_uint, c_ulong, c_void};
+use core::ptr::null;
+use libc::{
+    iovec, mode_t, msghdr, off_t, pid_t, pthread_t, size_t, sockaddr, socklen_t, ssize_t, timespec,
+};
+
+type Start = extern "C" fn(*mut c_void) -> *mut c_void;
+
+macro_rules! interposed {
+    ($(
+        $family:ident {
+            $($(#[$doc:meta])* fn $name:ident($($arg:ident: $type:ty),* $(,)?) $(-> $ret:ty)? $body:block)*
+        }
+    )*) => {
+        $($(
+            $(#[$doc])*
+            #[unsafe(no_mangle)]
+            pub unsafe extern "C" fn $name($($arg: $type),*) $(-> $ret)? {
+                // SAFETY: the caller keeps the contract of the C function.
+                #[allow(unused_unsafe)]
+                unsafe { $body }
+            }
+        )*)*
+
+        /// Names and addresses, for dlsym. Families are for the documentation.
+        static TABLE: &[(&str, Address)] = &[
+            $($((stringify!($name), Address($name as *const ())),)*)*
+        ];
+    };
+}
+
+struct Address(*const ());
+
+// SAFETY: addresses of functions are plain numbers.
+unsafe impl Sync for Address {}
+
+/// Our function of that name, or null.
+pub(crate) fn address_of(name: &CStr) -> *mut c_void {
+    let name = name.to_bytes();
+    let row = TABLE.iter().find(|(n, _)| n.as_bytes() == name);
+    row.map_or(core::ptr::null_mut(), |(_, address)| {
+        address.0 as *mut c_void
+    })
+}
+
+interposed! {
+    threads {
+        /// Starts inside the order: nothing of the thread runs before its first turn.
+        fn pthread_create(thread: *mut pthread_t, attr: *const libc::pthread_attr_t, start: Start, arg: *mut c_void) -> c_int {
+            threads::create(thread, attr, start, arg)
+        }
+        /// Waits in logical order.
+        fn pthread_join(thread: pthread_t, result: *mut *mut c_void) -> c_int {
+            threads::join(thread, result, None)
+        }
+        /// As pthread_join without waiting.
+        fn pthread_tryjoin_np(thread: pthread_t, result: *mut *mut c_void) -> c_int {
+            threads::join(thread, result, Some(0))
+        }
+        /// As pthread_join until a virtual time.
+        fn pthread_timedjoin_np(thread: pthread_t, result: *mut *mut c_void, at: *const timespec) -> c_int {
+            match clock::deadline_from(libc::CLOCK_REALTIME, at) {
+                Ok(deadline) => threads::join(thread, result, Some(deadline)),
+                Err(code) => code,
+            }
+        }
+        /// As pthread_timedjoin_np on a given clock.
+        fn pthread_clockjoin_np(thread: pthread_t, result: *mut *mut c_void, id: c_int, at: *const timespec) -> c_int {
+            match clock::deadline_from(id, at) {
+                Ok(deadline) => threads::join(thread, result, Some(deadline)),
+                Err(code) => code,
+            }
+        }
+        /// The thread's end is still awaited before the turn moves on.
+        fn pthread_detach(thread: pthread_t) -> c_int { threads::detach(thread) }
+        /// Ends inside the order.
+        fn pthread_exit(result: *mut c_void) { threads::exit(result) }
+        /// Gives the turn to the next thread.
+        fn sched_yield() -> c_int { threads::sched_yield() }
+        /// As sched_yield.
+        fn pthread_yield() -> c_int { threads::sched_yield() }
+        /// The signal is taken in the target's next turn.
+        fn pthread_kill(thread: pthread_t, signal: c_int) -> c_int { threads::kill(thread, signal) }
+        /// One CPU is shown on every machine.
+        fn sched_getaffinity(_pid: pid_t, size: size_t, mask: *mut u8) -> c_int { threads::getaffinity(size, mask) }
+        /// Accepted and without effect.
+        fn sched_setaffinity(_pid: pid_t, _size: size_t, _mask: *const u8) -> c_int { 0 }
+        /// One CPU is shown on every machine.
+        fn pthread_getaffinity_np(_thread: pthread_t, size: size_t, mask: *mut u8) -> c_int { threads::getaffinity(size, mask) }
+        /// Accepted and without effect.
+        fn pthread_setaffinity_np(_thread: pthread_t, _size: size_t, _mask: *const u8) -> c_int { 0 }
+        /// Always CPU 0.
+        fn sched_getcpu() -> c_int { 0 }
+    }
+    locks {
+        /// All kinds; the waiters are served first come, first served.
+        fn pthread_mutex_lock(m: *mut Mutex) -> c_int { sync::mutex_lock(m) }
+        /// Deterministic result.
+        fn pthread_mutex_trylock(m: *mut Mutex) -> c_int { sync::mutex_trylock(m) }
+        /// Until a virtual time.
+        fn pthread_mutex_timedlock(m: *mut Mutex, at: *const timespec) -> c_int {
+            sync::mutex_timedlock(m, libc::CLOCK_REALTIME, at)
+        }
+        /// Until a virtual time on a given clock.
+        fn pthread_mutex_clocklock(m: *mut Mutex, id: c_int, at: *const timespec) -> c_int {
+            sync::mutex_timedlock(m, id, at)
+        }
+        /// Wakes the longest waiter.
+        fn pthread_mutex_unlock(m: *mut Mutex) -> c_int { sync::mutex_unlock(m) }
+        /// EBUSY while locked.
+        fn pthread_mutex_destroy(m: *mut Mutex) -> c_int { sync::mutex_destroy(m) }
+        /// With the clock and sharing of its attributes.
+        fn pthread_cond_init(c: *mut Cond, attr: *const libc::pthread_condattr_t) -> c_int { sync::cond_init(c, attr) }
+        /// Nothing to give back.
+        fn pthread_cond_destroy(_c: *mut Cond) -> c_int { 0 }
+        /// First come, first served.
+        fn pthread_cond_wait(c: *mut Cond, m: *mut Mutex) -> c_int { sync::cond_wait(c, m, -1, null()) }
+        /// Until a virtual time.
+        fn pthread_cond_timedwait(c: *mut Cond, m: *mut Mutex, at: *const timespec) -> c_int {
+            sync::cond_wait(c, m, -1, at)
+        }
+        /// Until a virtual time on a given clock.
+        fn pthread_cond_clockwait(c: *mut Cond, m: *mut Mutex, id: c_int, at: *const timespec) -> c_int {
+            sync::cond_wait(c, m, id, at)
+        }
+        /// Wakes the longest waiter.
+        fn pthread_cond_signal(c: *mut Cond) -> c_int { sync::cond_signal(c) }
+        /// Wakes all in order.
+        fn pthread_cond_broadcast(c: *mut Cond) -> c_int { sync::cond_broadcast(c) }
+        /// With the kind and sharing of its attributes.
+        fn pthread_rwlock_init(l: *mut RwLock, attr: *const libc::pthread_rwlockattr_t) -> c_int { sync::rwlock_init(l, attr) }
+        /// Nothing to give back.
+        fn pthread_rwlock_destroy(_l: *mut RwLock) -> c_int { 0 }
+        /// Shared.
+        fn pthread_rwlock_rdlock(l: *mut RwLock) -> c_int { sync::rwlock_take(l, false, true, 0, null()) }
+        /// Shared, without waiting.
+        fn pthread_rwlock_tryrdlock(l: *mut RwLock) -> c_int { sync::rwlock_take(l, false, false, 0, null()) }
+        /// Shared, until a virtual time.
+        fn pthread_rwlock_timedrdlock(l: *mut RwLock, at: *const timespec) -> c_int { sync::rwlock_take(l, false, true, 0, at) }
+        /// Shared, until a virtual time on a given clock.
+        fn pthread_rwlock_clockrdlock(l: *mut RwLock, id: c_int, at: *const timespec) -> c_int { sync::rwlock_take(l, false, true, id, at) }
+        /// Exclusive.
+        fn pthread_rwlock_wrlock(l: *mut RwLock) -> c_int { sync::rwlock_take(l, true, true, 0, null()) }
+        /// Exclusive, without waiting.
+        fn pthread_rwlock_trywrlock(l: *mut RwLock) -> c_int { sync::rwlock_take(l, true, false, 0, null()) }
+        /// Exclusive, until a virtual time.
+        fn pthread_rwlock_timedwrlock(l: *mut RwLock, at: *const timespec) -> c_int { sync::rwlock_take(l, true, true, 0, at) }
+        /// Exclusive, until a virtual time on a given clock.
+        fn pthread_rwlock_clockwrlock(l: *mut RwLock, id: c_int, at: *const timespec) -> c_int { sync::rwlock_take(l, true, true, id, at) }
+        /// Wakes all waiters when free.
+        fn pthread_rwlock_unlock(l: *mut RwLock) -> c_int { sync::rwlock_unlock(l) }
+        /// Private or shared.
+        fn sem_init(s: *mut Semaphore, shared: c_int, value: c_uint) -> c_int { sync::sem_init(s, shared, value) }
+        /// Nothing to give back.
+        fn sem_destroy(_s: *mut Semaphore) -> c_int { 0 }
+        /// First come, first served; EINTR by a signal.
+        fn sem_wait(s: *mut Semaphore) -> c_int { sync::sem_wait(s, 0, null()) }
+        /// Until a virtual time.
+        fn sem_timedwait(s: *mut Semaphore, at: *const timespec) -> c_int { sync::sem_wait(s, libc::CLOCK_REALTIME, at) }
+        /// Until a virtual time on a given clock.
+        fn sem_clockwait(s: *mut Semaphore, id: c_int, at: *const timespec) -> c_int { sync::sem_wait(s, id, at) }
+        /// Deterministic result.
+        fn sem_trywait(s: *mut Semaphore) -> c_int { sync::sem_trywait(s) }
+        /// Wakes the longest waiter.
+        fn sem_post(s: *mut Semaphore) -> c_int { sync::sem_post(s) }
+        /// The value now.
+        fn sem_getvalue(s: *mut Semaphore, value: *mut c_int) -> c_int { sync::sem_getvalue(s, value) }
+        /// Private or shared.
+        fn pthread_barrier_init(b: *mut Barrier, attr: *const libc::pthread_barrierattr_t, count: c_uint) -> c_int { sync::barrier_init(b, attr, count) }
+        /// Nothing to give back.
+        fn pthread_barrier_destroy(_b: *mut Barrier) -> c_int { 0 }
+        /// The last to arrive is the serial thread.
+        fn pthread_barrier_wait(b: *mut Barrier) -> c_int { sync::barrier_wait(b) }
+        /// Unlocked.
+        fn pthread_spin_init(l: *mut u32, _shared: c_int) -> c_int { *l = 0; 0 }
+        /// Nothing to give back.
+        fn pthread_spin_destroy(_l: *mut u32) -> c_int { 0 }
+        /// Waits in the queue instead of spinning.
+        fn pthread_spin_lock(l: *mut u32) -> c_int { sync::spin_lock(l, true) }
+        /// Deterministic result.
+        fn pthread_spin_trylock(l: *mut u32) -> c_int { sync::spin_lock(l, false) }
+        /// Wakes the longest waiter.
+        fn pthread_spin_unlock(l: *mut u32) -> c_int { sync::spin_unlock(l) }
+        /// Others wait in the queue.
+        fn pthread_once(control: *mut i32, routine: extern "C" fn()) -> c_int { sync::once(control, routine) }
+        /// Initialisation of C++ statics.
+        fn __cxa_guard_acquire(guard: *mut u8) -> c_int { sync::guard_acquire(guard) }
+        /// Initialisation of C++ statics.
+        fn __cxa_guard_release(guard: *mut u8) { sync::guard_release(guard, true) }
+        /// Initialisation of C++ statics.
+        fn __cxa_guard_abort(guard: *mut u8) { sync::guard_release(guard, false) }
+    }
+    time {
+        /// The log's time.
+        fn clock_gettime(id: c_int, at: *mut timespec) -> c_int { clock::clock_gettime(id, at) }
+        /// The log's time.
+        fn gettimeofday(at: *mut libc::timeval, zone: *mut libc::timezone) -> c_int { clock::gettimeofday(at, zone) }
+        /// The log's time.
+        fn time(at: *mut libc::time_t) -> libc::time_t { clock::time(at) }
+        /// The log's time.
+        fn timespec_get(at: *mut timespec, base: c_int) -> c_int { clock::timespec_get(at, base) }
+        /// The logical clock.
+        fn clock() -> c_long { clock::clock() }
+        /// The logical clock.
+        fn times(at: *mut libc::tms) -> libc::clock_t { clock::times(at) }
+        /// The logical clock.
+        fn getrusage(who: c_int, at: *mut libc::rusage) -> c_int { clock::getrusage(who, at) }
+        /// In virtual time.
+        fn nanosleep(length: *const timespec, rest: *mut timespec) -> c_int { clock::errno_result(clock::nanosleep(length, rest)) }
+        /// In virtual time.
+        fn clock_nanosleep(id: c_int, flags: c_int, at: *const timespec, rest: *mut timespec) -> c_int { clock::clock_nanosleep(id, flags, at, rest) }
+        /// In virtual time.
+        fn usleep(us: c_uint) -> c_int { clock::usleep(us) }
+        /// In virtual time.
+        fn sleep(seconds: c_uint) -> c_uint { clock::sleep(seconds) }
+        /// No load is shown.
+        fn getloadavg(loads: *mut f64, count: c_int) -> c_int {
+            for i in 0..count.clamp(0, 3) { *loads.add(i as usize) = 0.0; }
+            count.clamp(0, 3)
+        }
+        /// Number of CPUs: 1 on every machine.
+        fn get_nprocs() -> c_int { 1 }
+        /// Number of CPUs: 1 on every machine.
+        fn get_nprocs_conf() -> c_int { 1 }
+        /// Number of CPUs 1, memory 16 GiB on every machine.
+        fn sysconf(name: c_int) -> c_long { files::sysconf(name) }
+    }
+    randomness {
+        /// The agreed stream.
+        fn getrandom(to: *mut u8, len: size_t, _flags: c_uint) -> ssize_t {
+            random::fill(core::slice::from_raw_parts_mut(to, len));
+            len as ssize_t
+        }
+        /// The agreed stream.
+        fn getentropy(to: *mut u8, len: size_t) -> c_int {
+            if len > 256 { return fail(libc::EIO); }
+            random::fill(core::slice::from_raw_parts_mut(to, len));
+            0
+        }
+        /// The agreed stream.
+        fn arc4random() -> u32 { random::number(0) }
+        /// The agreed stream.
+        fn arc4random_uniform(bound: u32) -> u32 { if bound < 2 { 0 } else { random::number(bound) } }
+        /// The agreed stream.
+        fn arc4random_buf(to: *mut u8, len: size_t) { random::fill(core::slice::from_raw_parts_mut(to, len)) }
+    }
+    descriptors {
+        /// Virtual or real.
+        fn read(fd: c_int, to: *mut c_void, len: size_t) -> ssize_t { fds::read(fd, to, len) }
+        /// As read.
+        fn __read_chk(fd: c_int, to: *mut c_void, len: size_t, _room: size_t) -> ssize_t { fds::read(fd, to, len) }
+        /// Virtual or real.
+        fn readv(fd: c_int, iov: *const iovec, count: c_int) -> ssize_t { fds::readv(fd, iov, count) }
+        /// Virtual or real; a real file's time of change is virtual.
+        fn write(fd: c_int, from: *const c_void, len: size_t) -> ssize_t { fds::write(fd, from, len) }
+        /// Virtual or real.
+        fn writev(fd: c_int, iov: *const iovec, count: c_int) -> ssize_t { fds::writev(fd, iov, count) }
+        /// A real file's time of change is virtual.
+        fn pwrite64(fd: c_int, from: *const c_void, len: size_t, at: off_t) -> ssize_t { fds::pwrite(fd, from, len, at) }
+        /// As pwrite64.
+        fn pwrite(fd: c_int, from: *const c_void, len: size_t, at: off_t) -> ssize_t { fds::pwrite(fd, from, len, at) }
+        /// A real file's time of change is virtual.
+        fn ftruncate64(fd: c_int, len: off_t) -> c_int { fds::ftruncate(fd, len) }
+        /// As ftruncate64.
+        fn ftruncate(fd: c_int, len: off_t) -> c_int { fds::ftruncate(fd, len) }
+        /// Closes the virtual object and its placeholder.
+        fn close(fd: c_int) -> c_int { fds::close(fd) }
+        /// Closes virtual objects and placeholders.
+        fn close_range(first: c_uint, last: c_uint, flags: c_int) -> c_int { fds::close_range(first, last, flags) }
+        /// As close_range to the end.
+        fn closefrom(first: c_int) { fds::close_range(first.max(0) as c_uint, c_uint::MAX, 0); }
+        /// Also of virtual objects.
+        fn dup(fd: c_int) -> c_int { fds::dup(fd) }
+        /// Also of virtual objects.
+        fn dup2(old: c_int, new: c_int) -> c_int { fds::dup3(old, new, 0, true) }
+        /// Also of virtual objects.
+        fn dup3(old: c_int, new: c_int, flags: c_int) -> c_int { fds::dup3(old, new, flags, false) }
+        /// Descriptor and status flags of virtual objects.
+        fn fcntl(fd: c_int, command: c_int, argument: c_ulong) -> c_int { fds::fcntl(fd, command, argument) }
+        /// As fcntl.
+        fn fcntl64(fd: c_int, command: c_int, argument: c_ulong) -> c_int { fds::fcntl(fd, command, argument) }
+        /// FIONREAD and FIONBIO of virtual objects.
+        fn ioctl(fd: c_int, request: c_ulong, argument: c_ulong) -> c_int { fds::ioctl(fd, request, argument) }
+        /// In memory of the group.
+        fn pipe(ends: *mut c_int) -> c_int { fds::pipe(ends, 0) }
+        /// In memory of the group.
+        fn pipe2(ends: *mut c_int, flags: c_int) -> c_int { fds::pipe(ends, flags) }
+        /// In memory of the group.
+        fn eventfd(value: c_uint, flags: c_int) -> c_int { fds::eventfd(value, flags) }
+        /// Copies through memory.
+        fn sendfile(out: c_int, input: c_int, offset: *mut off_t, count: size_t) -> ssize_t { fds::sendfile(out, input, offset, count) }
+        /// Copies through memory.
+        fn sendfile64(out: c_int, input: c_int, offset: *mut off_t, count: size_t) -> ssize_t { fds::sendfile(out, input, offset, count) }
+    }
+    files {
+        /// Special files of /proc and /dev are answered.
+        fn open(path: *const c_char, flags: c_int, mode: mode_t) -> c_int { files::open(libc::AT_FDCWD, path, flags, mode) }
+        /// As open.
+        fn open64(path: *const c_char, flags: c_int, mode: mode_t) -> c_int { files::open(libc::AT_FDCWD, path, flags, mode) }
+        /// As open.
+        fn __open_2(path: *const c_char, flags: c_int) -> c_int { files::open(libc::AT_FDCWD, path, flags, 0) }
+        /// As open.
+        fn __open64_2(path: *const c_char, flags: c_int) -> c_int { files::open(libc::AT_FDCWD, path, flags, 0) }
+        /// As open.
+        fn openat(dir: c_int, path: *const c_char, flags: c_int, mode: mode_t) -> c_int { files::open(dir, path, flags, mode) }
+        /// As open.
+        fn openat64(dir: c_int, path: *const c_char, flags: c_int, mode: mode_t) -> c_int { files::open(dir, path, flags, mode) }
+        /// As open.
+        fn __openat_2(dir: c_int, path: *const c_char, flags: c_int) -> c_int { files::open(dir, path, flags, 0) }
+        /// As open.
+        fn __openat64_2(dir: c_int, path: *const c_char, flags: c_int) -> c_int { files::open(dir, path, flags, 0) }
+        /// As open.
+        fn creat(path: *const c_char, mode: mode_t) -> c_int {
+            files::open(libc::AT_FDCWD, path, libc::O_CREAT | libc::O_WRONLY | libc::O_TRUNC, mode)
+        }
+        /// Special files of /proc and /dev are answered.
+        fn fopen(path: *const c_char, mode: *const c_char) -> *mut libc::FILE { files::fopen(path, mode) }
+        /// As fopen.
+        fn fopen64(path: *const c_char, mode: *const c_char) -> *mut libc::FILE { files::fopen(path, mode) }
+        /// Also of virtual objects.
+        fn fclose(file: *mut libc::FILE) -> c_int { files::fclose(file) }
+        /// Equal inode numbers and times on every replica.
+        fn stat(path: *const c_char, st: *mut libc::stat) -> c_int { files::stat(libc::AT_FDCWD, path, st, 0) }
+        /// As stat.
+        fn stat64(path: *const c_char, st: *mut libc::stat) -> c_int { files::stat(libc::AT_FDCWD, path, st, 0) }
+        /// As stat.
+        fn lstat(path: *const c_char, st: *mut libc::stat) -> c_int { files::stat(libc::AT_FDCWD, path, st, libc::AT_SYMLINK_NOFOLLOW) }
+        /// As stat.
+        fn lstat64(path: *const c_char, st: *mut libc::stat) -> c_int { files::stat(libc::AT_FDCWD, path, st, libc::AT_SYMLINK_NOFOLLOW) }
+        /// As stat.
+        fn fstat(fd: c_int, st: *mut libc::stat) -> c_int { files::fstat(fd, st) }
+        /// As stat.
+        fn fstat64(fd: c_int, st: *mut libc::stat) -> c_int { files::fstat(fd, st) }
+        /// As stat.
+        fn fstatat(dir: c_int, path: *const c_char, st: *mut libc::stat, flags: c_int) -> c_int { files::stat(dir, path, st, flags) }
+        /// As stat.
+        fn fstatat64(dir: c_int, path: *const c_char, st: *mut libc::stat, flags: c_int) -> c_int { files::stat(dir, path, st, flags) }
+        /// As stat; what programs built against glibc before 2.33 call.
+        fn __xstat(_version: c_int, path: *const c_char, st: *mut libc::stat) -> c_int { files::stat(libc::AT_FDCWD, path, st, 0) }
+        /// As __xstat.
+        fn __xstat64(_version: c_int, path: *const c_char, st: *mut libc::stat) -> c_int { files::stat(libc::AT_FDCWD, path, st, 0) }
+        /// As __xstat.
+        fn __lxstat(_version: c_int, path: *const c_char, st: *mut libc::stat) -> c_int { files::stat(libc::AT_FDCWD, path, st, libc::AT_SYMLINK_NOFOLLOW) }
+        /// As __xstat.
+        fn __lxstat64(_version: c_int, path: *const c_char, st: *mut libc::stat) -> c_int { files::stat(libc::AT_FDCWD, path, st, libc::AT_SYMLINK_NOFOLLOW) }
+        /// As __xstat.
+        fn __fxstat(_version: c_int, fd: c_int, st: *mut libc::stat) -> c_int { files::fstat(fd, st) }
+        /// As __xstat.
+        fn __fxstat64(_version: c_int, fd: c_int, st: *mut libc::stat) -> c_int { files::fstat(fd, st) }
+        /// As __xstat.
+        fn __fxstatat(_version: c_int, dir: c_int, path: *const c_char, st: *mut libc::stat, flags: c_int) -> c_int { files::stat(dir, path, st, flags) }
+        /// As __xstat.
+        fn __fxstatat64(_version: c_int, dir: c_int, path: *const c_char, st: *mut libc::stat, flags: c_int) -> c_int { files::stat(dir, path, st, flags) }
+        /// As stat.
+        fn statx(dir: c_int, path: *const c_char, flags: c_int, mask: c_uint, stx: *mut libc::statx) -> c_int { files::statx(dir, path, flags, mask, stx) }
+    }
+    sockets {
+        /// Streams are virtual; the descriptor's number is a real, unbound socket's.
+        fn socket(domain: c_int, kind: c_int, protocol: c_int) -> c_int { sockets::socket(domain, kind, protocol) }
+        /// Inside the group.
+        fn bind(fd: c_int, address: *const sockaddr, len: socklen_t) -> c_int { sockets::bind(fd, address, len) }
+        /// The node listens for clients.
+        fn listen(fd: c_int, backlog: c_int) -> c_int { sockets::listen(fd, backlog) }
+        /// Connections come from the log.
+        fn accept(fd: c_int, address: *mut sockaddr, len: *mut socklen_t) -> c_int { sockets::accept(fd, address, len, 0) }
+        /// Connections come from the log.
+        fn accept4(fd: c_int, address: *mut sockaddr, len: *mut socklen_t, flags: c_int) -> c_int { sockets::accept(fd, address, len, flags) }
+        /// Inside the group; ENETUNREACH to the outside.
+        fn connect(fd: c_int, address: *const sockaddr, len: socklen_t) -> c_int { sockets::connect(fd, address, len) }
+        /// The bound address.
+        fn getsockname(fd: c_int, address: *mut sockaddr, len: *mut socklen_t) -> c_int { sockets::name(fd, address, len, false) }
+        /// The client's address, as its gateway saw it.
+        fn getpeername(fd: c_int, address: *mut sockaddr, len: *mut socklen_t) -> c_int { sockets::name(fd, address, len, true) }
+        /// To the output ring.
+        fn send(fd: c_int, from: *const c_void, len: size_t, flags: c_int) -> ssize_t { sockets::send(fd, from, len, flags) }
+        /// To the output ring.
+        fn sendto(fd: c_int, from: *const c_void, len: size_t, flags: c_int, address: *const sockaddr, alen: socklen_t) -> ssize_t { sockets::sendto(fd, from, len, flags, address, alen) }
+        /// To the output ring.
+        fn sendmsg(fd: c_int, message: *const msghdr, flags: c_int) -> ssize_t { sockets::sendmsg(fd, message, flags) }
+        /// From the log.
+        fn recv(fd: c_int, to: *mut c_void, len: size_t, flags: c_int) -> ssize_t { sockets::recvfrom(fd, to, len, flags, core::ptr::null_mut(), core::ptr::null_mut()) }
+        /// As recv.
+        fn __recv_chk(fd: c_int, to: *mut c_void, len: size_t, _room: size_t, flags: c_int) -> ssize_t { sockets::recvfrom(fd, to, len, flags, core::ptr::null_mut(), core::ptr::null_mut()) }
+        /// From the log.
+        fn recvfrom(fd: c_int, to: *mut c_void, len: size_t, flags: c_int, address: *mut sockaddr, alen: *mut socklen_t) -> ssize_t { sockets::recvfrom(fd, to, len, flags, address, alen) }
+        /// As recvfrom.
+        fn __recvfrom_chk(fd: c_int, to: *mut c_void, len: size_t, _room: size_t, flags: c_int, address: *mut sockaddr, alen: *mut socklen_t) -> ssize_t { sockets::recvfrom(fd, to, len, flags, address, alen) }
+        /// From the log.
+        fn recvmsg(fd: c_int, message: *mut msghdr, flags: c_int) -> ssize_t { sockets::recvmsg(fd, message, flags) }
+        /// Half close, both ways.
+        fn shutdown(fd: c_int, how: c_int) -> c_int { sockets::shutdown(fd, how) }
+        /// Time-outs and errors are virtual, other options are the placeholder's.
+        fn getsockopt(fd: c_int, level: c_int, name: c_int, value: *mut c_void, len: *mut socklen_t) -> c_int { sockets::getsockopt(fd, level, name, value, len) }
+        /// Time-outs are virtual, other options are the placeholder's.
+        fn setsockopt(fd: c_int, level: c_int, name: c_int, value: *const c_void, len: socklen_t) -> c_int { sockets::setsockopt(fd, level, name, value, len) }
+        /// In memory of the group.
+        fn socketpair(domain: c_int, kind: c_int, protocol: c_int, ends: *mut c_int) -> c_int { sockets::socketpair(domain, kind, protocol, ends) }
+    }
+    polling {
+        /// Readiness of virtual objects; real files are always ready.
+        fn poll(set: *mut libc::pollfd, count: libc::nfds_t, timeout: c_int) -> c_int { polling::poll(set, count, clock::deadline_ms(timeout)) }
+        /// As poll.
+        fn __poll_chk(set: *mut libc::pollfd, count: libc::nfds_t, timeout: c_int, _room: size_t) -> c_int { polling::poll(set, count, clock::deadline_ms(timeout)) }
+        /// As poll, with a signal mask.
+        fn ppoll(set: *mut libc::pollfd, count: libc::nfds_t, timeout: *const timespec, mask: *const libc::sigset_t) -> c_int { polling::ppoll(set, count, timeout, mask) }
+        /// As poll.
+        fn select(count: c_int, r: *mut libc::fd_set, w: *mut libc::fd_set, e: *mut libc::fd_set, timeout: *mut libc::timeval) -> c_int { polling::select(count, r, w, e, timeout) }
+        /// As select, with a signal mask.
+        fn pselect(count: c_int, r: *mut libc::fd_set, w: *mut libc::fd_set, e: *mut libc::fd_set, timeout: *const timespec, mask: *const libc::sigset_t) -> c_int { polling::pselect(count, r, w, e, timeout, mask) }
+        /// In memory of the group.
+        fn epoll_create(size: c_int) -> c_int { polling::epoll_create(size) }
+        /// In memory of the group.
+        fn epoll_create1(flags: c_int) -> c_int { polling::epoll_create1(flags) }
+        /// Level and edge triggered, one-shot, exclusive.
+        fn epoll_ctl(ep: c_int, op: c_int, fd: c_int, event: *mut libc::epoll_event) -> c_int { polling::epoll_ctl(ep, op, fd, event) }
+        /// Readiness in the order in which it came.
+        fn epoll_wait(ep: c_int, events: *mut libc::epoll_event, max: c_int, timeout: c_int) -> c_int { polling::epoll_wait(ep, events, max, timeout, null()) }
+        /// As epoll_wait, with a signal mask.
+        fn epoll_pwait(ep: c_int, events: *mut libc::epoll_event, max: c_int, timeout: c_int, mask: *const libc::sigset_t) -> c_int { polling::epoll_wait(ep, events, max, timeout, mask) }
+        /// In virtual time.
+        fn timerfd_create(id: c_int, flags: c_int) -> c_int { polling::timerfd_create(id, flags) }
+        /// In virtual time.
+        fn timerfd_settime(fd: c_int, flags: c_int, new: *const libc::itimerspec, old: *mut libc::itimerspec) -> c_int { polling::timerfd_settime(fd, flags, new, old) }
+        /// In virtual time.
+        fn timerfd_gettime(fd: c_int, now: *mut libc::itimerspec) -> c_int { polling::timerfd_gettime(fd, now) }
+    }
+    processes {
+        /// The child waits for its first turn.
+        fn fork() -> pid_t { process::fork() }
+        /// As fork: the child gets memory of its own.
+        fn vfork() -> pid_t { process::fork() }
+        /// Others' fork handlers run in the schedule.
+        fn __register_atfork(prepare: Option<unsafe extern "C" fn()>, parent: Option<unsafe extern "C" fn()>, child: Option<unsafe extern "C" fn()>, dso: *mut c_void) -> c_int {
+            crate::world::ensure_attached();
+            (crate::real::real().register_atfork)(prepare, parent, child, dso)
+        }
+        /// The new image goes on with the turn.
+        fn execve(path: *const c_char, argv: *const *const c_char, envp: *const *const c_char) -> c_int { process::execve(path, argv, envp) }
+        /// As execve.
+        fn execv(path: *const c_char, argv: *const *const c_char) -> c_int { process::execve(path, argv, process::environment()) }
+        /// An ordered event.
+        fn _exit(status: c_int) { process::exit_now(status) }
+        /// An ordered event.
+        fn _Exit(status: c_int) { process::exit_now(status) }
+        /// In logical order.
+        fn waitpid(pid: pid_t, status: *mut c_int, options: c_int) -> pid_t { process::wait4(pid, status, options, core::ptr::null_mut()) }
+        /// In logical order.
+        fn wait4(pid: pid_t, status: *mut c_int, options: c_int, usage: *mut libc::rusage) -> pid_t { process::wait4(pid, status, options, usage) }
+        /// In logical order.
+        fn wait3(status: *mut c_int, options: c_int, usage: *mut libc::rusage) -> pid_t { process::wait4(-1, status, options, usage) }
+        /// In logical order.
+        fn wait(status: *mut c_int) -> pid_t { process::wait4(-1, status, 0, core::ptr::null_mut()) }
+        /// In logical order.
+        fn kill(pid: pid_t, signal: c_int) -> c_int { process::kill(pid, signal) }
+        /// Blocks in the schedule until a signal is taken.
+        fn pause() -> c_int { signals::pause() }
+    }
+    linking {
+        /// Looks past RTLD_DEEPBIND.
+        fn dlopen(path: *const c_char, flags: c_int) -> *mut c_void { dynamic::dlopen(path, flags) }
+        /// System calls by number, as the functions of the same name.
+        fn syscall(number: c_long, a: c_ulong, b: c_ulong, c: c_ulong, d: c_ulong, e: c_ulong, f: c_ulong) -> c_long {
+            crate::numbers::syscall(number, [a, b, c, d, e, f])
+        }
+    }
+}

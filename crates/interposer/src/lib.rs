@@ -1,0 +1,39 @@
+//! The library that Crane preloads into a server.
+//!
+//! It stands at the C library's interfaces to everything that could bring in
+//! what is not in the log: sockets, threads and locks, clocks, randomness,
+//! descriptors, processes and signals. [`exports`] is the one table of what is
+//! interposed; each family has a file; [`turn`] makes calls operations of the
+//! schedule; [`boundary`] applies the log and tells the node; [`world`] is the
+//! state, in the shared segment.
+//!
+//! Rules inside: no allocation, no locks, no libc below the surface except for
+//! the few calls that have no other way (their list is `real` and the `extern`
+//! blocks), no unwinding, no output that was not asked for. x86-64 and glibc.
+
+#![no_std]
+// This library is private to the product: its exports are the C library's.
+#![allow(missing_docs)]
+
+mod boundary;
+mod clock;
+mod dynamic;
+mod exports;
+mod fds;
+mod files;
+mod futex;
+mod numbers;
+mod operations;
+mod polling;
+mod process;
+mod random;
+mod raw;
+mod real;
+mod refuse;
+mod signals;
+mod sockets;
+mod sync;
+mod threads;
+mod tls;
+mod turn;
+mod world;

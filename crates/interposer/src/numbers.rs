@@ -1,0 +1,117 @@
+//! syscall(2): calls by number, answered by the same functions as by name.
+
+use crate::raw::{self, fail, sys};
+use crate::refuse::{self, Unsupported};
+use crate::{clock, fds, files, futex, polling, process, random, sockets, threads};
+use core::ffi::{c_int, c_long, c_uint, c_ulong};
+use syscalls::Sysno;
+
+/// Dispatches by number; what has no wrapper goes to the kernel, counted when
+/// it could bring in something that is not in the log.
+pub(crate) unsafe fn syscall(number: c_long, a: [c_ulong; 6]) -> c_long {
+    let Some(call) = Sysno::new(number as usize) else {
+        return fail(libc::ENOSYS).into();
+    };
+    let int = |i: usize| a[i] as c_int;
+    let uint = |i: usize| a[i] as c_uint;
+    macro_rules! ptr {
+        ($i:expr) => {
+            a[$i] as *mut _
+        };
+    }
+    // SAFETY: the caller keeps the contract of the system call, which is that
+    // of the function.
+    unsafe {
+        match call {
+            Sysno::futex => return futex::futex(a),
+            Sysno::clock_gettime => clock::clock_gettime(int(0), ptr!(1)).into(),
+            Sysno::gettimeofday => clock::gettimeofday(ptr!(0), ptr!(1)).into(),
+            Sysno::time => clock::time(ptr!(0)),
+            Sysno::nanosleep => clock::errno_result(clock::nanosleep(ptr!(0), ptr!(1))).into(),
+            Sysno::getrandom => {
+                random::fill(core::slice::from_raw_parts_mut(ptr!(0), a[1] as usize));
+                a[1] as c_long
+            }
+            Sysno::read => fds::read(int(0), ptr!(1), a[2] as usize) as c_long,
+            Sysno::write => fds::write(int(0), ptr!(1), a[2] as usize) as c_long,
+            Sysno::close => fds::close(int(0)).into(),
+            Sysno::dup => fds::dup(int(0)).into(),
+            Sysno::dup2 => fds::dup3(int(0), int(1), 0, true).into(),
+            Sysno::dup3 => fds::dup3(int(0), int(1), int(2), false).into(),
+            Sysno::fcntl => fds::fcntl(int(0), int(1), a[2]).into(),
+            Sysno::ioctl => fds::ioctl(int(0), a[1], a[2]).into(),
+            Sysno::pipe => fds::pipe(ptr!(0), 0).into(),
+            Sysno::pipe2 => fds::pipe(ptr!(0), int(1)).into(),
+            Sysno::eventfd => fds::eventfd(uint(0), 0).into(),
+            Sysno::eventfd2 => fds::eventfd(uint(0), int(1)).into(),
+            Sysno::close_range => fds::close_range(uint(0), uint(1), int(2)).into(),
+            Sysno::open => files::open(libc::AT_FDCWD, ptr!(0), int(1), uint(2)).into(),
+            Sysno::openat => files::open(int(0), ptr!(1), int(2), uint(3)).into(),
+            Sysno::stat => files::stat(libc::AT_FDCWD, ptr!(0), ptr!(1), 0).into(),
+            Sysno::fstat => files::fstat(int(0), ptr!(1)).into(),
+            Sysno::newfstatat => files::stat(int(0), ptr!(1), ptr!(2), int(3)).into(),
+            Sysno::statx => files::statx(int(0), ptr!(1), int(2), uint(3), ptr!(4)).into(),
+            Sysno::socket => sockets::socket(int(0), int(1), int(2)).into(),
+            Sysno::bind => sockets::bind(int(0), ptr!(1), uint(2)).into(),
+            Sysno::listen => sockets::listen(int(0), int(1)).into(),
+            Sysno::accept => sockets::accept(int(0), ptr!(1), ptr!(2), 0).into(),
+            Sysno::accept4 => sockets::accept(int(0), ptr!(1), ptr!(2), int(3)).into(),
+            Sysno::connect => sockets::connect(int(0), ptr!(1), uint(2)).into(),
+            Sysno::sendto => {
+                sockets::sendto(int(0), ptr!(1), a[2] as usize, int(3), ptr!(4), uint(5)) as c_long
+            }
+            Sysno::recvfrom => {
+                sockets::recvfrom(int(0), ptr!(1), a[2] as usize, int(3), ptr!(4), ptr!(5))
+                    as c_long
+            }
+            Sysno::sendmsg => sockets::sendmsg(int(0), ptr!(1), int(2)) as c_long,
+            Sysno::recvmsg => sockets::recvmsg(int(0), ptr!(1), int(2)) as c_long,
+            Sysno::epoll_create1 => polling::epoll_create1(int(0)).into(),
+            Sysno::epoll_ctl => polling::epoll_ctl(int(0), int(1), int(2), ptr!(3)).into(),
+            Sysno::epoll_wait => {
+                polling::epoll_wait(int(0), ptr!(1), int(2), int(3), core::ptr::null()).into()
+            }
+            Sysno::epoll_pwait => {
+                polling::epoll_wait(int(0), ptr!(1), int(2), int(3), ptr!(4)).into()
+            }
+            Sysno::sched_yield => threads::sched_yield().into(),
+            Sysno::sched_getaffinity => threads::getaffinity(a[1] as usize, ptr!(2)).into(),
+            Sysno::kill => process::kill(int(0), int(1)).into(),
+            Sysno::exit_group => process::exit_now(int(0)),
+            Sysno::io_uring_setup | Sysno::io_uring_enter | Sysno::io_uring_register => {
+                refuse::count(Unsupported::IoUring);
+                fail(libc::ENOSYS).into()
+            }
+            _ => {
+                if matches!(
+                    call,
+                    Sysno::clone | Sysno::clone3 | Sysno::fork | Sysno::vfork
+                ) {
+                    refuse::count(Unsupported::Spawn);
+                } else if brings_input(call) {
+                    refuse::count(Unsupported::RawSystemCall);
+                }
+                raw::ret(sys!(call, a[0], a[1], a[2], a[3], a[4], a[5])) as c_long
+            }
+        }
+    }
+}
+
+/// Calls whose result could differ between replicas and that are not virtual.
+fn brings_input(call: Sysno) -> bool {
+    matches!(
+        call,
+        Sysno::recvmmsg
+            | Sysno::sendmmsg
+            | Sysno::signalfd4
+            | Sysno::inotify_init1
+            | Sysno::timer_create
+            | Sysno::perf_event_open
+            | Sysno::userfaultfd
+            | Sysno::io_getevents
+            | Sysno::ppoll
+            | Sysno::pselect6
+            | Sysno::splice
+            | Sysno::preadv2
+    )
+}

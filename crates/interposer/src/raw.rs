@@ -1,0 +1,95 @@
+//! System calls without libc: what the interposer itself may use anywhere.
+
+use core::ffi::c_int;
+use syscalls::{Errno, Sysno};
+
+pub(crate) use syscalls::raw_syscall as sys;
+
+/// Sets the calling thread's errno.
+pub(crate) fn set_errno(code: i32) {
+    // SAFETY: __errno_location returns the thread's own errno, always valid.
+    unsafe { *libc::__errno_location() = code }
+}
+
+/// The C convention for a kernel result: -1 and errno, or the value.
+pub(crate) fn ret(result: usize) -> isize {
+    match Errno::from_ret(result) {
+        Ok(value) => value as isize,
+        Err(e) => fail(e.into_raw()) as isize,
+    }
+}
+
+/// Sets errno and returns -1.
+pub(crate) fn fail(code: c_int) -> c_int {
+    set_errno(code);
+    -1
+}
+
+/// The calling thread's kernel id.
+pub(crate) fn gettid() -> u32 {
+    // SAFETY: gettid has no arguments and cannot fail.
+    unsafe { sys!(Sysno::gettid) as u32 }
+}
+
+/// The process id.
+pub(crate) fn getpid() -> u32 {
+    // SAFETY: getpid has no arguments and cannot fail.
+    unsafe { sys!(Sysno::getpid) as u32 }
+}
+
+/// Writes a whole line to the server's standard error, ignoring failures.
+pub(crate) fn write_stderr(bytes: &[u8]) {
+    // SAFETY: the slice is valid for its length.
+    unsafe {
+        sys!(Sysno::write, 2, bytes.as_ptr(), bytes.len());
+    }
+}
+
+/// Ends the process at once, without handlers.
+pub(crate) fn exit_group(status: c_int) -> ! {
+    loop {
+        // SAFETY: exit_group does not return.
+        unsafe {
+            sys!(Sysno::exit_group, status);
+        }
+    }
+}
+
+/// A fixed buffer to format a line into without allocating. Cuts at the end.
+pub(crate) struct Line {
+    bytes: [u8; 512],
+    len: usize,
+}
+
+impl Line {
+    pub(crate) fn new() -> Self {
+        Self {
+            bytes: [0; 512],
+            len: 0,
+        }
+    }
+
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+}
+
+impl core::fmt::Write for Line {
+    fn write_str(&mut self, s: &str) -> core::fmt::Result {
+        let room = self.bytes.len() - self.len;
+        let n = s.len().min(room);
+        self.bytes[self.len..self.len + n].copy_from_slice(&s.as_bytes()[..n]);
+        self.len += n;
+        Ok(())
+    }
+}
+
+/// Formats a line, for messages and refusals.
+macro_rules! line {
+    ($($arg:tt)*) => {{
+        let mut line = $crate::raw::Line::new();
+        let _ = core::fmt::Write::write_fmt(&mut line, format_args!($($arg)*));
+        line
+    }};
+}
+pub(crate) use line;

@@ -1,0 +1,400 @@
+//! Threads: creation, end and joining inside the order.
+//!
+//! Nothing of a new thread runs before its first turn, and a thread has really
+//! ended before the turn moves on: its last `free()` calls would otherwise
+//! race with whoever runs next, and through the choice of an arena such a race
+//! reaches the server's answers.
+
+use crate::raw::sys;
+use crate::real::real;
+use crate::turn::{self, Op, begin};
+use crate::world::world;
+use crate::{raw, refuse, tls};
+use core::ffi::{c_int, c_void};
+use core::sync::atomic::{AtomicU32, Ordering};
+use crane_channel::futex;
+use crane_scheduler::{Slot, Wake};
+use syscalls::Sysno;
+
+/// A thread's record, by slot. All-zero is a free one.
+#[repr(C)]
+pub(crate) struct Thread {
+    pub(crate) gate: turn::Gate,
+    /// Kernel id in the replica's namespace.
+    pub(crate) tid: u32,
+    /// Depth of calls into the C library during which the turn may not rotate.
+    pub(crate) pinned: u32,
+    pub(crate) process: u32,
+    /// Where the C library has the kernel clear the thread id at the end.
+    tid_word: u64,
+    /// The C library's handle (pthread_t).
+    handle: u64,
+    start: u64,
+    argument: u64,
+    result: u64,
+    detached: u32,
+    /// 1: has run its last operation; its slot waits for a join.
+    ended: u32,
+    /// Next slot of the process's list of leavers.
+    next_leaver: Slot,
+    /// Rounds of key destructors seen, see [`last_call`].
+    rounds: u32,
+    /// Signals to be taken by this thread, bit n-1 for signal n.
+    pub(crate) pending: u64,
+}
+
+/// prctl(2) option, since Linux 3.5.
+const PR_GET_TID_ADDRESS: usize = 40;
+
+type Start = extern "C" fn(*mut c_void) -> *mut c_void;
+
+/// Offset in the C library's thread structure of the word that the kernel
+/// clears at a thread's end; found once per process image, see [`find_tid_word`].
+static TID_OFFSET: AtomicU32 = AtomicU32::new(0);
+static EXIT_KEY: AtomicU32 = AtomicU32::new(u32::MAX);
+
+/// Registers the calling thread, the only one of its process, in `slot`.
+pub(crate) fn adopt(slot: Slot, process: u32) {
+    if TID_OFFSET.load(Ordering::Relaxed) == 0 {
+        TID_OFFSET.store(find_tid_word(), Ordering::Relaxed);
+    }
+    reset(&mut world().threads[slot as usize], process);
+    adopt_running(slot, process);
+}
+
+/// As [`adopt`], keeping the record's gate and signals: a forked child in its
+/// first turn.
+pub(crate) fn adopt_running(slot: Slot, process: u32) {
+    let t = &mut world().threads[slot as usize];
+    t.process = process;
+    t.tid = raw::gettid();
+    t.handle = handle();
+    t.tid_word = t.handle + u64::from(TID_OFFSET.load(Ordering::Relaxed));
+    tls::set_slot(slot);
+}
+
+/// Clears the record of a thread that a fork is about to make.
+pub(crate) fn prepare_child(slot: Slot, process: u32) {
+    reset(&mut world().threads[slot as usize], process);
+}
+
+fn reset(t: &mut Thread, process: u32) {
+    // SAFETY: all-zero is the valid free state of a Thread (integers only).
+    *t = unsafe { core::mem::zeroed() };
+    t.process = process;
+}
+
+fn handle() -> u64 {
+    // SAFETY: pthread_self has no preconditions.
+    unsafe { libc::pthread_self() as u64 }
+}
+
+/// Finds the word of the C library's thread structure that the kernel clears
+/// when the thread has ended. Its place differs between versions of glibc, so
+/// the kernel is asked (prctl(2), PR_GET_TID_ADDRESS).
+fn find_tid_word() -> u32 {
+    let mut address = 0u64;
+    let base = handle();
+    // SAFETY: the kernel writes one pointer to `address`.
+    let code = unsafe { sys!(Sysno::prctl, PR_GET_TID_ADDRESS, &raw mut address, 0, 0, 0) };
+    let offset = address.wrapping_sub(base);
+    if code != 0 || offset == 0 || offset > 4096 {
+        refuse::fatal(raw::line!(
+            "the kernel does not tell where threads end (PR_GET_TID_ADDRESS): use a kernel with CONFIG_CHECKPOINT_RESTORE"
+        ));
+    }
+    offset as u32
+}
+
+/// pthread_create(3).
+pub(crate) unsafe fn create(
+    thread: *mut libc::pthread_t,
+    attributes: *const libc::pthread_attr_t,
+    start: Start,
+    argument: *mut c_void,
+) -> c_int {
+    let me = begin(Op::ThreadCreate);
+    if me == 0 {
+        refuse::unscheduled_wait();
+    }
+    let w = world();
+    let process = w.threads[me as usize].process;
+    let Some(slot) = w.scheduler.spawn(process) else {
+        return libc::EAGAIN;
+    };
+    let t = &mut w.threads[slot as usize];
+    reset(t, process);
+    t.start = start as usize as u64;
+    t.argument = argument as u64;
+
+    // Every thread is created joinable, so that its end can be awaited; the
+    // program's wish is kept in our record.
+    // SAFETY: the caller passes valid attributes or null, as pthread_create
+    // demands; a bitwise copy is used for this one call only, while the
+    // original stays alive.
+    let code = unsafe {
+        let mut own: libc::pthread_attr_t = core::mem::zeroed();
+        if attributes.is_null() {
+            libc::pthread_attr_init(&mut own);
+        } else {
+            own = *attributes;
+            let mut state = 0;
+            pthread_attr_getdetachstate(attributes, &mut state);
+            t.detached = (state == libc::PTHREAD_CREATE_DETACHED).into();
+            libc::pthread_attr_setdetachstate(&mut own, libc::PTHREAD_CREATE_JOINABLE);
+        }
+        let mut handle: libc::pthread_t = 0;
+        w.threads[me as usize].pinned += 1;
+        let code =
+            (real().pthread_create)(&mut handle, &own, trampoline, slot as usize as *mut c_void);
+        let w = world();
+        w.threads[me as usize].pinned -= 1;
+        if code == 0 {
+            w.threads[slot as usize].handle = handle as u64;
+            *thread = handle;
+        }
+        code
+    };
+    if code != 0 {
+        world().scheduler.remove(slot);
+    }
+    code
+}
+
+unsafe extern "C" {
+    fn pthread_attr_getdetachstate(a: *const libc::pthread_attr_t, state: *mut c_int) -> c_int;
+}
+
+extern "C" fn trampoline(slot: *mut c_void) -> *mut c_void {
+    let slot = slot as usize as Slot;
+    tls::set_slot(slot);
+    turn::await_first(slot);
+    let t = &mut world().threads[slot as usize];
+    t.tid = raw::gettid();
+    t.handle = handle();
+    t.tid_word = t.handle + u64::from(TID_OFFSET.load(Ordering::Relaxed));
+    // SAFETY: `start` was stored by `create` from a function of this type.
+    let start: Start = unsafe { core::mem::transmute(t.start as usize) };
+    let argument = t.argument as *mut c_void;
+    arm_exit_key();
+    let result = start(argument);
+    world().threads[slot as usize].result = result as u64;
+    result
+}
+
+/// Sets the calling thread's value of our key, so that its destructor runs.
+fn arm_exit_key() {
+    let mut key = EXIT_KEY.load(Ordering::Relaxed);
+    if key == u32::MAX {
+        // SAFETY: plain calls; the destructor is a function of this library,
+        // which is never unloaded.
+        unsafe { libc::pthread_key_create(&mut key, Some(last_call)) };
+        EXIT_KEY.store(key, Ordering::Relaxed);
+    }
+    // SAFETY: the key is valid and owned by us.
+    unsafe { libc::pthread_setspecific(key, 1 as *const c_void) };
+}
+
+/// Creates the key before any other library can, so that ours is the first of
+/// each round of destructors.
+pub(crate) fn make_exit_key() {
+    let mut key = u32::MAX;
+    // SAFETY: as above.
+    unsafe { libc::pthread_key_create(&mut key, Some(last_call)) };
+    EXIT_KEY.store(key, Ordering::Relaxed);
+}
+
+/// Destructor of our key: re-arms until the last round, so that other
+/// destructors have run, then leaves the schedule.
+unsafe extern "C" fn last_call(_: *mut c_void) {
+    let me = tls::slot();
+    if me == 0 {
+        return;
+    }
+    let t = &mut world().threads[me as usize];
+    t.rounds += 1;
+    if t.rounds < 4 {
+        arm_exit_key();
+        return;
+    }
+    end(me);
+}
+
+fn end(me: Slot) {
+    begin(Op::ThreadEnd);
+    let w = world();
+    let process = w.threads[me as usize].process as usize;
+    let t = &mut w.threads[me as usize];
+    t.ended = 1;
+    t.next_leaver = w.processes[process].leavers;
+    w.processes[process].leavers = me;
+    turn::wake_all(end_key(me));
+    tls::set_slot(0);
+    // The slot stays taken, as a thread that is blocked for ever, until joined.
+    w.scheduler.block(0, None);
+    turn::leave();
+}
+
+fn end_key(slot: Slot) -> u64 {
+    0x54 << 56 | u64::from(slot)
+}
+
+/// The new holder of the turn waits, in real time, until threads of its own
+/// process that left have ended. (Those of other processes touch only their
+/// own memory.)
+pub(crate) fn await_leavers(me: Slot) {
+    let w = world();
+    let process = w.threads[me as usize].process as usize;
+    while w.processes[process].leavers != 0 {
+        let slot = w.processes[process].leavers;
+        let t = &mut w.threads[slot as usize];
+        w.processes[process].leavers = t.next_leaver;
+        // SAFETY: the thread has not been joined, so its structure still exists;
+        // the kernel writes the word as a 32-bit futex (set_tid_address(2)).
+        let word = unsafe { AtomicU32::from_ptr(t.tid_word as *mut u32) };
+        loop {
+            let tid = word.load(Ordering::Acquire);
+            if tid == 0 {
+                break;
+            }
+            futex::wait(word, tid);
+        }
+        if t.detached != 0 {
+            retire(slot);
+        }
+    }
+}
+
+/// Gives an ended thread's resources and its slot back.
+fn retire(slot: Slot) {
+    let handle = world().threads[slot as usize].handle;
+    let me = tls::slot();
+    world().threads[me as usize].pinned += 1;
+    // SAFETY: the thread was created joinable, has ended, and is joined once.
+    unsafe { (real().pthread_join)(handle as libc::pthread_t, core::ptr::null_mut()) };
+    let w = world();
+    w.threads[me as usize].pinned -= 1;
+    w.threads[slot as usize].handle = 0;
+    w.scheduler.remove(slot);
+}
+
+fn find(thread: libc::pthread_t) -> Option<Slot> {
+    let w = world();
+    let process = w.threads[tls::slot() as usize].process;
+    (1..w.scheduler.slots_end()).find(|&slot| {
+        let t = &w.threads[slot as usize];
+        t.handle == thread as u64 && t.process == process && w.scheduler.exists(slot)
+    })
+}
+
+/// pthread_join(3), with a deadline in virtual nanoseconds (None: no limit;
+/// 0: do not wait).
+pub(crate) unsafe fn join(
+    thread: libc::pthread_t,
+    result: *mut *mut c_void,
+    deadline: Option<u64>,
+) -> c_int {
+    let me = begin(Op::ThreadJoin);
+    let Some(slot) = find(thread) else {
+        return libc::ESRCH;
+    };
+    if slot == me {
+        return libc::EDEADLK;
+    }
+    if world().threads[slot as usize].detached != 0 {
+        return libc::EINVAL;
+    }
+    while world().threads[slot as usize].ended == 0 {
+        if deadline == Some(0) {
+            return libc::EBUSY;
+        }
+        if turn::wait(me, end_key(slot), deadline) == Wake::TimedOut {
+            return libc::ETIMEDOUT;
+        }
+    }
+    if !result.is_null() {
+        // SAFETY: the caller passes a valid place for the result.
+        unsafe { *result = world().threads[slot as usize].result as *mut c_void };
+    }
+    retire(slot);
+    0
+}
+
+/// pthread_detach(3).
+pub(crate) fn detach(thread: libc::pthread_t) -> c_int {
+    begin(Op::ThreadDetach);
+    let Some(slot) = find(thread) else {
+        return libc::ESRCH;
+    };
+    let t = &mut world().threads[slot as usize];
+    if t.detached != 0 {
+        return libc::EINVAL;
+    }
+    t.detached = 1;
+    if t.ended != 0 {
+        retire(slot);
+    }
+    0
+}
+
+/// pthread_exit(3): the result is noted, the C library unwinds and runs the
+/// destructors, among them ours.
+pub(crate) unsafe fn exit(result: *mut c_void) -> ! {
+    let me = begin(Op::ThreadExit);
+    if me != 0 {
+        world().threads[me as usize].result = result as u64;
+        arm_exit_key();
+    }
+    // SAFETY: same contract as ours.
+    unsafe { (real().pthread_exit)(result) }
+}
+
+/// Removes all threads of `process` but `me` from the schedule, for its end or
+/// for exec. They sleep at their gates and never wake.
+pub(crate) fn drop_siblings(me: Slot, process: u32) {
+    let w = world();
+    for slot in 1..w.scheduler.slots_end() {
+        if slot != me && w.threads[slot as usize].process == process && w.scheduler.exists(slot) {
+            w.scheduler.remove(slot);
+            w.threads[slot as usize].handle = 0;
+        }
+    }
+    w.processes[process as usize].leavers = 0;
+}
+
+/// sched_yield(2), pthread_yield.
+pub(crate) fn sched_yield() -> c_int {
+    let me = begin(Op::Yield);
+    turn::yield_now(me);
+    0
+}
+
+/// pthread_kill(3).
+pub(crate) fn kill(thread: libc::pthread_t, signal: c_int) -> c_int {
+    let me = begin(Op::Kill);
+    let Some(slot) = find(thread) else {
+        return libc::ESRCH;
+    };
+    if signal == 0 {
+        return 0;
+    }
+    if !(1..=64).contains(&signal) {
+        return libc::EINVAL;
+    }
+    crate::signals::post_to_thread(slot, signal as u32);
+    crate::signals::deliver(me);
+    0
+}
+
+/// sched_getaffinity(2): CPU 0, on every machine.
+pub(crate) unsafe fn getaffinity(size: usize, mask: *mut u8) -> c_int {
+    if size < 8 {
+        return raw::fail(libc::EINVAL);
+    }
+    // SAFETY: the caller passes room for `size` bytes.
+    unsafe {
+        core::ptr::write_bytes(mask, 0, size);
+        *mask = 1;
+    }
+    0
+}

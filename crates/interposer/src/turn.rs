@@ -1,0 +1,202 @@
+//! Taking part in the schedule: operations, waiting, and handing the turn over.
+//!
+//! Only the holder of the turn runs code of the program; all others sleep at
+//! their gates (an untimed futex wait on a word of the segment, which is what
+//! a checkpoint can freeze). So an operation of the holder is a counter, and
+//! everything an operation touches is touched without atomics or locks.
+
+use crate::raw::{self, line};
+use crate::world::{ensure_attached, header, world};
+use crate::{boundary, refuse, signals, threads, tls};
+use core::sync::atomic::{AtomicU32, Ordering};
+use crane_channel::futex;
+use crane_scheduler::{Attention, Next, Slot, Wake};
+
+pub(crate) use crate::operations::Op;
+
+/// Where a thread sleeps until it is given the turn.
+#[repr(C)]
+pub(crate) struct Gate(AtomicU32);
+
+const CLOSED: u32 = 0;
+const OPEN: u32 = 1;
+const SLEEPING: u32 = 2;
+
+impl Gate {
+    fn open(&self) {
+        if self.0.swap(OPEN, Ordering::SeqCst) == SLEEPING {
+            futex::wake(&self.0, 1);
+        }
+    }
+
+    fn pass(&self) {
+        while self
+            .0
+            .compare_exchange(OPEN, CLOSED, Ordering::SeqCst, Ordering::SeqCst)
+            .is_err()
+        {
+            let _ = self
+                .0
+                .compare_exchange(CLOSED, SLEEPING, Ordering::SeqCst, Ordering::SeqCst);
+            futex::wait(&self.0, SLEEPING);
+        }
+    }
+}
+
+/// Begins an operation of the calling thread: the logical clock advances, and
+/// the quantum or the epoch's budget may end here.
+///
+/// Returns the caller's slot. 0 for a thread that is not in the schedule: one
+/// at the very end of its life (its successor waits for it, so it still runs
+/// alone), or one that was made behind the interposer's back, which may do
+/// what does not wait.
+#[inline]
+pub(crate) fn begin(op: Op) -> Slot {
+    let me = tls::slot();
+    if me == 0 {
+        ensure_attached();
+        return tls::slot();
+    }
+    if world().scheduler.tick(op as u32) {
+        attend(me);
+    }
+    me
+}
+
+#[cold]
+fn attend(me: Slot) {
+    loop {
+        let w = world();
+        match w.scheduler.attend() {
+            Attention::Continue => break,
+            // Inside the C library a lock of its own may be held, which a
+            // thread that ran now could wait for outside the schedule.
+            _ if w.threads[me as usize].pinned > 0 => break,
+            Attention::Boundary => boundary::budget_used(),
+            Attention::Rotate => {
+                let next = w.scheduler.rotate();
+                follow(next, me);
+                break;
+            }
+        }
+    }
+    boundary::flush_if_due();
+    signals::deliver(me);
+}
+
+/// Gives the turn to the next in the queue and returns when it is back.
+pub(crate) fn yield_now(me: Slot) {
+    if me == 0 || world().threads[me as usize].pinned > 0 {
+        return;
+    }
+    let next = world().scheduler.rotate();
+    follow(next, me);
+}
+
+/// Waits for `key` (0: for a direct wake only) or until virtual time
+/// `deadline`; returns why the wait ended, with the turn held again.
+pub(crate) fn wait(me: Slot, key: u64, deadline: Option<u64>) -> Wake {
+    if me == 0 {
+        refuse::unscheduled_wait();
+    }
+    let w = world();
+    w.scheduler.block(key, deadline);
+    let next = w.scheduler.pick();
+    follow(next, me);
+    let why = world().scheduler.wake_reason(me);
+    signals::deliver(me);
+    why
+}
+
+/// Wakes the longest waiter for `key`.
+#[inline]
+pub(crate) fn wake_one(key: u64) -> bool {
+    world().scheduler.wake_one(key).is_some()
+}
+
+/// Wakes all waiters for `key`.
+#[inline]
+pub(crate) fn wake_all(key: u64) {
+    world().scheduler.wake_all(key);
+}
+
+/// Acts on the scheduler's choice: hands the turn over and sleeps, unless the
+/// choice is the caller itself.
+fn follow(next: Next, me: Slot) {
+    let chosen = settle(next);
+    if chosen != me {
+        hand_over(chosen);
+        world().threads[me as usize].gate.pass();
+    }
+    taken(me);
+}
+
+/// Runs boundaries until somebody can run.
+fn settle(mut next: Next) -> Slot {
+    loop {
+        match next {
+            Next::Run(slot) => return slot,
+            Next::Quiescent => {
+                boundary::quiescent();
+                next = world().scheduler.pick();
+            }
+        }
+    }
+}
+
+fn hand_over(to: Slot) {
+    let w = world();
+    let h = header();
+    h.holder.store(to, Ordering::Relaxed);
+    h.holder_tid
+        .store(w.threads[to as usize].tid, Ordering::Relaxed);
+    w.threads[to as usize].gate.open();
+}
+
+/// The calling thread has just taken the turn.
+fn taken(me: Slot) {
+    threads::await_leavers(me);
+}
+
+/// First turn of the first thread of the server: waits at the log for the
+/// first epoch. A process that attached after exec has kept its turn.
+pub(crate) fn first_turn() {
+    if world().epoch == 0 {
+        boundary::quiescent();
+        let next = world().scheduler.pick();
+        debug_assert_eq!(next, Next::Run(tls::slot()));
+    }
+}
+
+/// First turn of a new thread or forked child: nothing of it runs before.
+pub(crate) fn await_first(me: Slot) {
+    world_gate(me).pass();
+    taken(me);
+}
+
+fn world_gate(me: Slot) -> &'static Gate {
+    &world().threads[me as usize].gate
+}
+
+/// Leaves the schedule for good: the turn goes on without the caller, whose
+/// slot has been removed. When nobody is left to run, the caller serves the
+/// boundary until somebody is.
+pub(crate) fn leave() {
+    let next = world().scheduler.pick();
+    let chosen = settle(next);
+    hand_over(chosen);
+}
+
+/// A line for the node's log, and for the server's standard error when fatal.
+pub(crate) fn report(fatal: bool, text: &raw::Line) {
+    boundary::tell(&crane_channel::output::Output::Message {
+        fatal,
+        text: text.as_bytes(),
+    });
+    boundary::flush();
+    if fatal {
+        raw::write_stderr(line!("crane: ").as_bytes());
+        raw::write_stderr(text.as_bytes());
+        raw::write_stderr(b"\n");
+    }
+}
