@@ -12,6 +12,7 @@
 #![allow(clippy::missing_safety_doc)]
 
 use crate::raw::fail;
+use crate::refuse::{self, Unsupported};
 use crate::sync::{Barrier, Cond, Mutex, RwLock, Semaphore};
 use crate::{
     clock, dynamic, fds, files, polling, process, random, signals, sockets, sync, threads,
@@ -472,6 +473,30 @@ interposed! {
         fn kill(pid: pid_t, signal: c_int) -> c_int { process::kill(pid, signal) }
         /// Blocks in the schedule until a signal is taken.
         fn pause() -> c_int { signals::pause() }
+    }
+    refused {
+        /// Not yet in virtual time: disarming works, arming fails with ENOSYS.
+        fn setitimer(_which: c_int, new: *const libc::itimerval, old: *mut libc::itimerval) -> c_int { refuse::setitimer(new, old) }
+        /// As setitimer: the error has no other way out than the count.
+        fn alarm(seconds: c_uint) -> c_uint { refuse::alarm(seconds) }
+        /// Not yet in virtual time: ENOSYS.
+        fn timer_create(_id: c_int, _event: *mut libc::sigevent, _timer: *mut libc::timer_t) -> c_int { refuse::unsupported(Unsupported::IntervalTimer) }
+        /// Not yet: ENOSYS.
+        fn signalfd(_fd: c_int, _mask: *const libc::sigset_t, _flags: c_int) -> c_int { refuse::unsupported(Unsupported::SignalFd) }
+        /// File events come in real time: ENOSYS.
+        fn inotify_init() -> c_int { refuse::unsupported(Unsupported::Inotify) }
+        /// File events come in real time: ENOSYS.
+        fn inotify_init1(_flags: c_int) -> c_int { refuse::unsupported(Unsupported::Inotify) }
+        /// Not yet: returns ENOSYS.
+        fn pthread_cancel(_thread: pthread_t) -> c_int { refuse::unsupported(Unsupported::Cancel); libc::ENOSYS }
+        /// Not yet: a child can be made by fork and exec. Returns ENOSYS.
+        fn posix_spawn(_pid: *mut pid_t, _path: *const c_char, _actions: *const c_void, _attr: *const c_void, _argv: *const *const c_char, _envp: *const *const c_char) -> c_int { refuse::unsupported(Unsupported::Spawn); libc::ENOSYS }
+        /// As posix_spawn.
+        fn posix_spawnp(_pid: *mut pid_t, _file: *const c_char, _actions: *const c_void, _attr: *const c_void, _argv: *const *const c_char, _envp: *const *const c_char) -> c_int { refuse::unsupported(Unsupported::Spawn); libc::ENOSYS }
+        /// As posix_spawn: -1 and ENOSYS; "is there a shell" is answered no.
+        fn system(command: *const c_char) -> c_int { if command.is_null() { 0 } else { refuse::unsupported(Unsupported::Spawn) } }
+        /// As posix_spawn: null and ENOSYS.
+        fn popen(_command: *const c_char, _mode: *const c_char) -> *mut libc::FILE { refuse::unsupported(Unsupported::Spawn); core::ptr::null_mut() }
     }
     linking {
         /// Looks past RTLD_DEEPBIND.

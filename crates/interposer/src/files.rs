@@ -244,7 +244,8 @@ pub(crate) unsafe fn statx(
     0
 }
 
-/// Files that are not the real ones.
+/// Files that are not the real ones. Lives on the stack for one call.
+#[allow(clippy::large_enum_variant)]
 enum Special {
     Random,
     Text(Line),

@@ -23,7 +23,7 @@ pub(crate) unsafe fn syscall(number: c_long, a: [c_ulong; 6]) -> c_long {
     // of the function.
     unsafe {
         match call {
-            Sysno::futex => return futex::futex(a),
+            Sysno::futex => futex::futex(a),
             Sysno::clock_gettime => clock::clock_gettime(int(0), ptr!(1)).into(),
             Sysno::gettimeofday => clock::gettimeofday(ptr!(0), ptr!(1)).into(),
             Sysno::time => clock::time(ptr!(0)),

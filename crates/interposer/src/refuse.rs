@@ -3,6 +3,7 @@
 use crate::raw::{self, Line, line};
 use crate::turn;
 use crate::world::header;
+use core::ffi::{c_int, c_uint};
 use core::sync::atomic::Ordering;
 
 /// Calls that are let through, or answered with an error, because they are not
@@ -39,6 +40,36 @@ pub(crate) enum Unsupported {
 /// Counts one use.
 pub(crate) fn count(what: Unsupported) {
     header().unsupported[what as usize].fetch_add(1, Ordering::Relaxed);
+}
+
+/// Counts one use and fails it with ENOSYS.
+pub(crate) fn unsupported(what: Unsupported) -> c_int {
+    crate::world::ensure_attached();
+    count(what);
+    raw::fail(libc::ENOSYS)
+}
+
+/// setitimer(2): there are no interval timers in virtual time, so none is set.
+pub(crate) unsafe fn setitimer(new: *const libc::itimerval, old: *mut libc::itimerval) -> c_int {
+    // SAFETY: the caller passes valid places or null; all-zero is a valid,
+    // disarmed timer.
+    unsafe {
+        if !new.is_null() && ((*new).it_value.tv_sec != 0 || (*new).it_value.tv_usec != 0) {
+            return unsupported(Unsupported::IntervalTimer);
+        }
+        if !old.is_null() {
+            core::ptr::write_bytes(old, 0, 1);
+        }
+    }
+    0
+}
+
+/// alarm(2): as setitimer; it has no way to fail.
+pub(crate) fn alarm(seconds: c_uint) -> c_uint {
+    if seconds != 0 {
+        unsupported(Unsupported::IntervalTimer);
+    }
+    0
 }
 
 /// Ends the server with one clear line.

@@ -81,7 +81,15 @@ pub(crate) unsafe fn with_mask<R>(mask: *const sigset_t, f: impl FnOnce() -> R) 
     };
     let result = f();
     // SAFETY: restores the mask that was read.
-    unsafe { sys!(Sysno::rt_sigprocmask, libc::SIG_SETMASK, &raw const old, 0, SET) };
+    unsafe {
+        sys!(
+            Sysno::rt_sigprocmask,
+            libc::SIG_SETMASK,
+            &raw const old,
+            0,
+            SET
+        )
+    };
     result
 }
 

@@ -7,6 +7,9 @@
 //! order. As only the holder of the turn runs, their words need no atomics.
 //! A wait is always "try; if it cannot be, wait for the key and try again".
 
+// The condition of a waiting loop is changed by others, in their turns.
+#![allow(clippy::while_immutable_condition)]
+
 use crate::turn::{self, Op, begin};
 use crate::world::world;
 use crate::{clock, raw};
@@ -41,67 +44,74 @@ const RECURSIVE: u32 = 1;
 const ERRORCHECK: u32 = 2;
 const SHARED: u32 = 128;
 
+/// The words of a mutex change while we wait, by other threads in their turns:
+/// so these work through a pointer and never hold a reference.
 impl Mutex {
-    fn key(&self, me: Slot) -> u64 {
-        key(
-            core::ptr::from_ref(self) as usize,
-            self.kind & SHARED != 0,
-            me,
-        )
+    unsafe fn key(m: *const Mutex, me: Slot) -> u64 {
+        // SAFETY: an initialised mutex, as for all functions here.
+        key(m as usize, unsafe { (*m).kind } & SHARED != 0, me)
     }
 
     /// Takes the mutex, waiting until virtual time `deadline` at the longest.
-    fn take(&mut self, me: Slot, deadline: Option<u64>) -> c_int {
+    unsafe fn take(m: *mut Mutex, me: Slot, deadline: Option<u64>) -> c_int {
         let tid = owner_id(me);
-        if self.locked != 0 && self.owner == tid {
-            match self.kind & KIND_MASK {
-                RECURSIVE => {
-                    if self.count == u32::MAX {
-                        return libc::EAGAIN;
+        // SAFETY: as above.
+        unsafe {
+            if (*m).locked != 0 && (*m).owner == tid {
+                match (*m).kind & KIND_MASK {
+                    RECURSIVE => {
+                        if (*m).count == u32::MAX {
+                            return libc::EAGAIN;
+                        }
+                        (*m).count += 1;
+                        return 0;
                     }
-                    self.count += 1;
-                    return 0;
+                    ERRORCHECK => return libc::EDEADLK,
+                    _ => {}
                 }
-                ERRORCHECK => return libc::EDEADLK,
-                _ => {}
             }
-        }
-        while self.locked != 0 {
-            if turn::wait(me, self.key(me), deadline) == Wake::TimedOut {
-                return libc::ETIMEDOUT;
+            while (*m).locked != 0 {
+                if turn::wait(me, Self::key(m, me), deadline) == Wake::TimedOut {
+                    return libc::ETIMEDOUT;
+                }
             }
+            (*m).locked = 1;
+            (*m).owner = tid;
         }
-        self.locked = 1;
-        self.owner = tid;
         0
     }
 
-    fn try_take(&mut self, me: Slot) -> c_int {
+    unsafe fn try_take(m: *mut Mutex, me: Slot) -> c_int {
         let tid = owner_id(me);
-        if self.locked == 0 {
-            self.locked = 1;
-            self.owner = tid;
+        // SAFETY: as above.
+        let m = unsafe { &mut *m };
+        if m.locked == 0 {
+            m.locked = 1;
+            m.owner = tid;
             return 0;
         }
-        if self.kind & KIND_MASK == RECURSIVE && self.owner == tid {
-            self.count += 1;
+        if m.kind & KIND_MASK == RECURSIVE && m.owner == tid {
+            m.count += 1;
             return 0;
         }
         libc::EBUSY
     }
 
-    fn give(&mut self, me: Slot) -> c_int {
-        let checked = matches!(self.kind & KIND_MASK, RECURSIVE | ERRORCHECK);
-        if checked && (self.locked == 0 || self.owner != owner_id(me)) {
-            return libc::EPERM;
+    unsafe fn give(m: *mut Mutex, me: Slot) -> c_int {
+        // SAFETY: as above; the reference ends before anybody is woken.
+        unsafe {
+            let checked = matches!((*m).kind & KIND_MASK, RECURSIVE | ERRORCHECK);
+            if checked && ((*m).locked == 0 || (*m).owner != owner_id(me)) {
+                return libc::EPERM;
+            }
+            if (*m).count > 0 {
+                (*m).count -= 1;
+                return 0;
+            }
+            (*m).locked = 0;
+            (*m).owner = 0;
+            turn::wake_one(Self::key(m, me));
         }
-        if self.count > 0 {
-            self.count -= 1;
-            return 0;
-        }
-        self.locked = 0;
-        self.owner = 0;
-        turn::wake_one(self.key(me));
         0
     }
 }
@@ -118,7 +128,7 @@ fn owner_id(me: Slot) -> u32 {
 pub(crate) unsafe fn mutex_lock(m: *mut Mutex) -> c_int {
     let me = begin(Op::MutexLock);
     // SAFETY: the caller passes an initialised mutex (pthread_mutex_lock(3)).
-    unsafe { (*m).take(me, None) }
+    unsafe { Mutex::take(m, me, None) }
 }
 
 pub(crate) unsafe fn mutex_timedlock(
@@ -130,10 +140,10 @@ pub(crate) unsafe fn mutex_timedlock(
     // SAFETY: as above; `at` is a valid time.
     unsafe {
         if (*m).locked == 0 || (*m).owner == owner_id(me) {
-            return (*m).take(me, None);
+            return Mutex::take(m, me, None);
         }
         match clock::deadline_from(clock_id, at) {
-            Ok(deadline) => (*m).take(me, Some(deadline)),
+            Ok(deadline) => Mutex::take(m, me, Some(deadline)),
             Err(code) => code,
         }
     }
@@ -142,13 +152,13 @@ pub(crate) unsafe fn mutex_timedlock(
 pub(crate) unsafe fn mutex_trylock(m: *mut Mutex) -> c_int {
     let me = begin(Op::MutexTryLock);
     // SAFETY: as above.
-    unsafe { (*m).try_take(me) }
+    unsafe { Mutex::try_take(m, me) }
 }
 
 pub(crate) unsafe fn mutex_unlock(m: *mut Mutex) -> c_int {
     let me = begin(Op::MutexUnlock);
     // SAFETY: as above.
-    unsafe { (*m).give(me) }
+    unsafe { Mutex::give(m, me) }
 }
 
 pub(crate) unsafe fn mutex_destroy(m: *mut Mutex) -> c_int {
@@ -212,14 +222,14 @@ pub(crate) unsafe fn cond_wait(
         }
         let depth = (*m).count;
         (*m).count = 0;
-        let code = (*m).give(me);
+        let code = Mutex::give(m, me);
         if code != 0 {
             (*m).count = depth;
             return code;
         }
         let why = turn::wait(me, (*c).key(me), deadline);
         // The caller's deadline bounds the wait for the signal, not for the mutex.
-        (*m).take(me, None);
+        Mutex::take(m, me, None);
         (*m).count = depth;
         if why == Wake::TimedOut {
             libc::ETIMEDOUT

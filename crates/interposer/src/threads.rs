@@ -86,7 +86,7 @@ fn reset(t: &mut Thread, process: u32) {
 
 fn handle() -> u64 {
     // SAFETY: pthread_self has no preconditions.
-    unsafe { libc::pthread_self() as u64 }
+    unsafe { libc::pthread_self() }
 }
 
 /// Finds the word of the C library's thread structure that the kernel clears
@@ -150,7 +150,7 @@ pub(crate) unsafe fn create(
         let w = world();
         w.threads[me as usize].pinned -= 1;
         if code == 0 {
-            w.threads[slot as usize].handle = handle as u64;
+            w.threads[slot as usize].handle = handle;
             *thread = handle;
         }
         code
@@ -192,7 +192,7 @@ fn arm_exit_key() {
         EXIT_KEY.store(key, Ordering::Relaxed);
     }
     // SAFETY: the key is valid and owned by us.
-    unsafe { libc::pthread_setspecific(key, 1 as *const c_void) };
+    unsafe { libc::pthread_setspecific(key, core::ptr::dangling::<c_void>()) };
 }
 
 /// Creates the key before any other library can, so that ours is the first of
@@ -271,7 +271,7 @@ fn retire(slot: Slot) {
     let me = tls::slot();
     world().threads[me as usize].pinned += 1;
     // SAFETY: the thread was created joinable, has ended, and is joined once.
-    unsafe { (real().pthread_join)(handle as libc::pthread_t, core::ptr::null_mut()) };
+    unsafe { (real().pthread_join)(handle, core::ptr::null_mut()) };
     let w = world();
     w.threads[me as usize].pinned -= 1;
     w.threads[slot as usize].handle = 0;
@@ -283,7 +283,7 @@ fn find(thread: libc::pthread_t) -> Option<Slot> {
     let process = w.threads[tls::slot() as usize].process;
     (1..w.scheduler.slots_end()).find(|&slot| {
         let t = &w.threads[slot as usize];
-        t.handle == thread as u64 && t.process == process && w.scheduler.exists(slot)
+        t.handle == thread && t.process == process && w.scheduler.exists(slot)
     })
 }
 
