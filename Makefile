@@ -9,14 +9,15 @@ BIN := $(VENV)/bin
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 LIBRARY := libcrane_interposer.so
 NATIVE := src/crane/_native
-# The binding is built by maturin, with the settings of an extension module.
-CRATES := --workspace --exclude crane-python
+# The interposer is built by itself (see Cargo.toml), the binding by maturin
+# with the settings of an extension module.
+CRATES := --workspace --exclude crane-python --exclude crane-interposer
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes
 
 .PHONY: build test lint test-rust test-python demo bench wheel lock clean packages test-packages
 
 build: $(VENV)/.locked | packages ## everything needed to run crane from this checkout
-	cargo build --release --locked $(CRATES)
+	cargo build --release --locked -p crane-interposer
 	@mkdir -p $(NATIVE)
 	@# A new file, so that a running program keeps the one it has mapped.
 	install -m 755 $(TARGET)/release/$(LIBRARY) $(NATIVE)/.$(LIBRARY).new
@@ -45,7 +46,8 @@ test: lint test-rust test-python ## all checks and tests
 
 lint: build $(VENV)/.locked-dev
 	cargo fmt --all --check
-	cargo clippy --workspace --all-targets --locked -- -D warnings
+	cargo clippy --workspace --exclude crane-interposer --all-targets --locked -- -D warnings
+	cargo clippy --release --locked -p crane-interposer -- -D warnings
 	$(BIN)/ruff format --check src tests
 	$(BIN)/ruff check src tests
 	$(BIN)/mypy
