@@ -1,0 +1,109 @@
+"""Write docs/compatibility.md from the interposer's source.
+
+``python tools/compatibility.py`` writes it; with ``--check`` it only says
+whether it is up to date.
+"""
+
+from __future__ import annotations
+
+import sys
+from itertools import groupby
+
+from interposer_table import ROOT, Row, exported_elsewhere, refusals, rows
+from symbols import reasons
+
+# Functions in assembly, which are not in the table.
+_ELSEWHERE = {
+    "dlsym": Row(
+        "linking",
+        "dlsym",
+        "Names above that are looked up through RTLD_NEXT or RTLD_DEFAULT are the interposer's.",
+    )
+}
+
+PAGE = ROOT / "docs" / "compatibility.md"
+
+_HEAD = """\
+# What a replicated program may call
+
+<!-- Written by `python tools/compatibility.py`; edit the sources it names, not this file. -->
+
+A replicated program runs with a preloaded library, the interposer, which answers
+the functions below. The table is the `interposed!` macro in
+`crates/interposer/src/exports.rs`; the same macro makes the library's exports, so
+this page cannot list a function that the library does not have. x86-64 Linux and
+glibc 2.34 or newer.
+
+A program must reach these functions through the dynamic linker. One that makes
+system calls by itself (static programs, Go) is refused at the start if it is
+static, and is otherwise outside the schedule where it does so; `syscall(2)` is
+interposed and dispatches by number.
+
+`python tools/symbols.py PROGRAM` compares a program's imports with this page.
+"""
+
+_REFUSALS = """\
+## Counted as unsupported
+
+Calls that have no virtual counterpart. Each use is counted in the shared segment
+and reported by the node under `engine.unsupported` of its admin answer
+(`/v1/status`), by number. Some fail with an error that the program sees, some are
+passed to the kernel of the replica's own, empty network namespace; the table above
+says which where the function is interposed.
+"""
+
+_GAPS = """\
+## Functions with gaps
+
+Functions of the C library in the same families that are not interposed and can
+let replicas differ or stop a program, from `tools/not_interposed.toml`. The test
+`tests/unit/test_symbols.py` fails when the C library exports a function of these
+families that is neither interposed nor listed in that file.
+"""
+
+
+def cell(text: str) -> str:
+    """Text for a table cell."""
+    return text.replace("|", "\\|")
+
+
+def page() -> str:
+    """The whole page."""
+    table = rows() + [_ELSEWHERE[symbol] for symbol in sorted(exported_elsewhere())]
+    parts = [_HEAD, f"## Interposed functions ({len(table)})\n"]
+    for family, members in groupby(table, key=lambda row: row.family):
+        parts.append(f"### {family.replace('_', ' ').capitalize()}\n")
+        lines = ["| function | what it does |", "|---|---|"]
+        lines += [f"| `{row.symbol}` | {cell(row.doc)} |" for row in members]
+        parts.append("\n".join(lines) + "\n")
+    parts.append(_REFUSALS)
+    lines = ["| number | what |", "|---|---|"]
+    lines += [f"| {one.number} | {cell(one.doc)} |" for one in refusals()]
+    parts.append("\n".join(lines) + "\n")
+    parts.append(_GAPS)
+    lines = ["| functions | what happens |", "|---|---|"]
+    for reason in reasons():
+        if reason.gap:
+            names = ", ".join(f"`{name}`" for name in reason.names)
+            lines.append(f"| {names} | {cell(reason.text)} |")
+    parts.append("\n".join(lines) + "\n")
+    return "\n".join(parts)
+
+
+def main(arguments: list[str]) -> int:
+    """Write the page, or check it; 1 when it is not up to date."""
+    if arguments == ["--check"]:
+        if PAGE.exists() and PAGE.read_text() == page():
+            return 0
+        sys.stderr.write(f"{PAGE} is not up to date; run `python tools/compatibility.py`\n")
+        return 1
+    if arguments:
+        sys.stderr.write("usage: compatibility.py [--check]\n")
+        return 2
+    PAGE.parent.mkdir(exist_ok=True)
+    PAGE.write_text(page())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,106 @@
+"""What the interposer's source says it does: its table and its refusals.
+
+The table is the ``interposed!`` macro in ``exports.rs``; a function that needs
+assembly is exported elsewhere and found by its ``no_mangle``. What is not
+supported is the ``Unsupported`` enum in ``refuse.rs``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parent.parent
+SOURCE = ROOT / "crates" / "interposer" / "src"
+
+_FAMILY = re.compile(r"    (\w+) \{")
+_DOC = re.compile(r"\s*/// ?(.*)")
+_FUNCTION = re.compile(r"        fn (\w+)\(")
+_VARIANT = re.compile(r"    (\w+)(?: = (\d+))?,")
+_EXPORT = re.compile(
+    r'^#\[unsafe\(no_mangle\)\]\n(?:^#\[[^\n]*\n)*^pub (?:unsafe )?extern "C" fn (\w+)',
+    re.MULTILINE,
+)
+
+
+class Row(NamedTuple):
+    """One interposed function."""
+
+    family: str
+    symbol: str
+    doc: str
+
+
+class Refusal(NamedTuple):
+    """One kind of call that is counted because it is not supported."""
+
+    number: int
+    name: str
+    doc: str
+
+
+def rows(text: str | None = None) -> list[Row]:
+    """The table's rows in their order.
+
+    Raises:
+        ValueError: when the table cannot be found or a row has no documentation.
+    """
+    if text is None:
+        text = (SOURCE / "exports.rs").read_text()
+    _, found, table = text.partition("\ninterposed! {\n")
+    if not found:
+        raise ValueError("exports.rs: there is no `interposed!` table")
+    result = list(_rows(table.partition("\n}\n")[0]))
+    if len({row.symbol for row in result}) != len(result):
+        raise ValueError("exports.rs: a symbol is there twice")
+    return result
+
+
+def _rows(table: str) -> Iterator[Row]:
+    family, doc = "", ""
+    for line in table.splitlines():
+        if match := _FAMILY.fullmatch(line):
+            family, doc = match[1], ""
+        elif line.startswith("        ///"):
+            doc = f"{doc} {line.strip().removeprefix('///').strip()}".strip()
+        elif match := _FUNCTION.match(line):
+            if not doc:
+                raise ValueError(f"exports.rs: `{match[1]}` has no documentation")
+            yield Row(family, match[1], doc)
+            doc = ""
+
+
+def exported_elsewhere() -> set[str]:
+    """The functions that are exported outside the table."""
+    return {name for path in SOURCE.glob("*.rs") for name in _EXPORT.findall(path.read_text())}
+
+
+def interposed() -> set[str]:
+    """Every symbol that the library answers."""
+    return {row.symbol for row in rows()} | exported_elsewhere()
+
+
+def refusals(text: str | None = None) -> list[Refusal]:
+    """What is counted as unsupported, by number.
+
+    Raises:
+        ValueError: when the list cannot be found or an entry has no documentation.
+    """
+    if text is None:
+        text = (SOURCE / "refuse.rs").read_text()
+    _, found, rest = text.partition("enum Unsupported {\n")
+    if not found:
+        raise ValueError("refuse.rs: there is no `Unsupported` list")
+    result, doc, number = [], "", -1
+    for line in rest.partition("\n}\n")[0].splitlines():
+        if match := _VARIANT.fullmatch(line):
+            if not doc:
+                raise ValueError(f"refuse.rs: `{match[1]}` has no documentation")
+            number = int(match[2]) if match[2] else number + 1
+            result.append(Refusal(number, match[1], doc))
+            doc = ""
+        elif match := _DOC.fullmatch(line):
+            doc = f"{doc} {match[1]}".strip()
+    return result
