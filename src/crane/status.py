@@ -59,7 +59,7 @@ def row(number: int, node: dict[str, Any]) -> ReplicaStatus:
     return ReplicaStatus(
         id=number,
         role=known,
-        address=listening[0] if listening else None,
+        address=listening[0]["address"] if listening else None,
         term=engine.get("term"),
         commit=engine.get("commit"),
         applied=engine.get("applied"),

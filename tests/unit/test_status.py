@@ -19,7 +19,7 @@ ENGINE = {
     "connections": 2,
     "output_hash": "ab12",
     "agrees": None,
-    "listening": ["127.0.0.1:6379"],
+    "listening": [{"address": "127.0.0.1:6379", "port": 6379}],
     "fatal": None,
 }
 

@@ -54,7 +54,7 @@ class Engine:
                 "connections": 0,
                 "output_hash": "00ff",
                 "agrees": True,
-                "listening": [f"{self._config['listen_host']}:6379"],
+                "listening": [{"address": f"{self._config['listen_host']}:6379", "port": 6379}],
                 "fatal": None,
             }
         )
