@@ -59,6 +59,7 @@ class Node:
         self._init = 0
         self._server: procfs.ProcessIdentity | None = None
         self._attached = False
+        self._address: str | None = None
         self._attach_timer: asyncio.TimerHandle | None = None
         self._done: asyncio.Future[int]
 
@@ -193,6 +194,7 @@ class Node:
                 log=str(self._output),
                 sandbox=procfs.ProcessIdentity.of(sandbox.pid) if sandbox else None,
                 server=self._server,
+                address=self._address,
             ),
         )
 
@@ -206,6 +208,9 @@ class Node:
                 case "attached":
                     self._attached = True
                     self._cancel_timer()
+                case "listening" if self._address is None:
+                    self._address = str(event.get("address"))
+                    self._register()
                 case "fatal":
                     self._fail(str(event.get("message", "the engine failed")))
                     continue

@@ -44,6 +44,8 @@ class NodeEntry(msgspec.Struct, frozen=True, kw_only=True):
     """Where the program's output goes."""
     sandbox: ProcessIdentity | None = None
     server: ProcessIdentity | None = None
+    address: str | None = None
+    """Where it first listened for clients; it will again after a restart."""
 
 
 Entry = TypeVar("Entry", RunEntry, NodeEntry)

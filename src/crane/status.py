@@ -80,6 +80,7 @@ def paused_row(number: int, entry: NodeEntry) -> ReplicaStatus:
     return ReplicaStatus(
         id=number,
         role="down",
+        address=entry.address,
         node_pid=entry.process.pid,
         server_pid=entry.server.pid if entry.server else None,
         state="paused",
@@ -100,14 +101,18 @@ def collect(directory: ClusterRunDir) -> ClusterStatus:
 
 
 def _ask(directory: ClusterRunDir, entry: NodeEntry) -> ReplicaStatus:
+    down = ReplicaStatus(id=entry.id, role="down", address=entry.address)
     found = entry.process.stat()
     if found is None or not found.alive:
-        return ReplicaStatus(id=entry.id, role="down")
+        return down
     if found.stopped:
         return paused_row(entry.id, entry)
     try:
-        return row(entry.id, request(directory.socket(str(entry.id)), "GET", "/v1/status"))
+        answer = request(directory.socket(str(entry.id)), "GET", "/v1/status")
     except UnreachableError:
         if entry.process.alive():
             return paused_row(entry.id, entry)
-        return ReplicaStatus(id=entry.id, role="down")
+        return down
+    shown = row(entry.id, answer)
+    # One that is still catching up does not listen yet, but will there.
+    return shown if shown.address else msgspec.structs.replace(shown, address=entry.address)
