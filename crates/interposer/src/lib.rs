@@ -16,6 +16,7 @@
 #![allow(missing_docs)]
 
 mod boundary;
+mod callsite;
 mod clock;
 mod dynamic;
 mod exports;
@@ -35,5 +36,6 @@ mod sockets;
 mod sync;
 mod threads;
 mod tls;
+mod trace;
 mod turn;
 mod world;

@@ -7,7 +7,7 @@
 
 use crate::raw::{self, line};
 use crate::world::{ensure_attached, header, world};
-use crate::{boundary, refuse, signals, threads, tls};
+use crate::{boundary, refuse, signals, threads, tls, trace};
 use core::sync::atomic::{AtomicU32, Ordering};
 use crane_channel::futex;
 use crane_scheduler::{Attention, Next, Slot, Wake};
@@ -56,6 +56,9 @@ pub(crate) fn begin(op: Op) -> Slot {
     if me == 0 {
         ensure_attached();
         return tls::slot();
+    }
+    if trace::wanted() {
+        trace::record(op as u32);
     }
     if world().scheduler.tick(op as u32) {
         attend(me);
