@@ -48,8 +48,8 @@ lint: build $(VENV)/.locked-dev
 	cargo fmt --all --check
 	cargo clippy --workspace --exclude crane-interposer --all-targets --locked -- -D warnings
 	cargo clippy --release --locked -p crane-interposer -- -D warnings
-	$(BIN)/ruff format --check src tests
-	$(BIN)/ruff check src tests
+	$(BIN)/ruff format --check src tests examples
+	$(BIN)/ruff check src tests examples
 	$(BIN)/mypy
 
 test-rust: build
