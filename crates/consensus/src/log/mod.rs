@@ -106,6 +106,9 @@ pub struct LogStore<D: Disk> {
     size: u64,
     offset: u64,
     prev: u32,
+    /// Where the last record ended: `offset`, except in a segment that is
+    /// still without its first record.
+    end: Position,
     /// Everything before this position is known to be synced.
     synced: Position,
     spare: Spare<D::File>,
@@ -178,6 +181,7 @@ impl<D: Disk> LogStore<D> {
             size: tail.size,
             offset: tail.offset,
             prev: tail.prev,
+            end: tail.end,
             spare,
             index,
             hard: tail.hard,
@@ -228,21 +232,22 @@ impl<D: Disk> LogStore<D> {
         }
         if size > 0 {
             self.buffer.clear();
-            let previous_end = self.position().0;
-            let rolled = self.offset + size as u64 > self.size;
-            if rolled {
+            if self.offset == 0 {
+                size += record::START_SIZE;
+            }
+            if self.offset + size as u64 > self.size {
                 self.roll(size + record::START_SIZE)?;
             }
-            let start = self.position();
             let mut encoder = Encoder {
                 out: &mut self.buffer,
                 seed: self.meta.seed,
                 prev: self.prev,
-                at: start,
+                at: Position::new(self.number, self.offset),
                 synced: self.synced,
             };
-            if rolled {
-                encoder.start(meta::VERSION, previous_end);
+            // Also when an earlier run ended while it began this segment.
+            if self.offset == 0 {
+                encoder.start(meta::VERSION, self.end.0);
             }
             let mut places = Vec::with_capacity(entries.len());
             for entry in &entries {
@@ -258,6 +263,7 @@ impl<D: Disk> LogStore<D> {
                 .map_err(|e| Error::io("write", self.path(), e))?;
             self.prev = prev;
             self.offset = end.offset();
+            self.end = end;
             for (entry, at) in entries.into_iter().zip(places) {
                 self.index.push(entry, at);
             }
@@ -363,6 +369,12 @@ impl<D: Disk> LogStore<D> {
     #[must_use]
     pub fn last_term(&self) -> u64 {
         self.index.last_term()
+    }
+
+    /// The term of entry `index`; 0 for index 0, `None` behind the end.
+    #[must_use]
+    pub fn term_at(&self, index: u64) -> Option<u64> {
+        self.index.term(index)
     }
 
     /// The hard state as last written.

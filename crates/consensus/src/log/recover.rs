@@ -31,6 +31,8 @@ pub(crate) struct Tail<F> {
     pub(crate) size: u64,
     pub(crate) offset: u64,
     pub(crate) prev: u32,
+    /// Where the last good record ended, in this segment or the one before.
+    pub(crate) end: Position,
     pub(crate) hard: HardState,
 }
 
@@ -101,6 +103,7 @@ pub(crate) fn recover<D: Disk>(
             size: bytes.len() as u64,
             offset: offset as u64,
             prev: replay.prev,
+            end: replay.end,
             hard: replay.hard,
         });
     }

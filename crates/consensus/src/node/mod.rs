@@ -89,7 +89,6 @@ impl<D: Disk> Node<D> {
         config.validate()?;
         let (store, recovery) = LogStore::open(disk, &StoreConfig::from(&config))?;
         let commit = store.hard_state().commit;
-        let life = store.meta().life;
         let standing = store.meta().standing;
         let logger = slog::Logger::root(slog::Discard, slog::o!());
         let raw = RawNode::new(&config.to_raft(commit), store, &logger)
@@ -110,7 +109,7 @@ impl<D: Disk> Node<D> {
             page_bytes: config.max_committed_bytes,
             standing,
             inquiry: Inquiry::default(),
-            lives: HashMap::from([(config.id, life)]),
+            lives: HashMap::new(),
             outbox: VecDeque::new(),
             cursor: config.applied,
             page: VecDeque::new(),
@@ -327,6 +326,12 @@ impl<D: Disk> Node<D> {
     #[must_use]
     pub fn incarnation(&self) -> u32 {
         self.raw.store().incarnation()
+    }
+
+    /// The log, for reading.
+    #[must_use]
+    pub fn log(&self) -> &LogStore<D> {
+        self.raw.store()
     }
 
     /// Whether this replica takes part in decisions.

@@ -4,7 +4,7 @@ use raft::StateRole;
 use raft::eraftpb::{Message, MessageType};
 
 use super::Node;
-use super::standing::{self, Standing, Verdict};
+use super::standing::{self, Standing};
 use crate::disk::Disk;
 use crate::error::Error;
 
@@ -26,10 +26,14 @@ impl<D: Disk> Node<D> {
         // The field is one the core would read as a priority.
         let life = std::mem::take(&mut msg.deprecated_priority);
         msg.priority = 0;
-        if !self.know_life(&msg, life) {
+        // What is said of this replica's own life holds whoever says it: two
+        // replicas that take each other for outdated must not wait for ever.
+        let outdated = msg.msg_type() == MessageType::MsgBeat && msg.reject;
+        if !outdated && !self.know_life(&msg, life) {
             return Ok(());
         }
         let result = match msg.msg_type() {
+            MessageType::MsgBeat if outdated => self.renew_life(&msg),
             MessageType::MsgHup => {
                 self.answer(&msg, life);
                 Ok(())
@@ -50,11 +54,13 @@ impl<D: Disk> Node<D> {
     }
 
     /// Keeps track of the sender's life; false if the message is of an earlier
-    /// one and only worth an answer, if it asks.
+    /// one. The sender is told, in case it is alive: this replica may have
+    /// started anew, forgotten the lives it knew, and then met a late message
+    /// of an earlier one with a higher number.
     fn know_life(&mut self, msg: &Message, life: u64) -> bool {
         let known = self.lives.entry(msg.from).or_insert(life);
         if life < *known {
-            if msg.msg_type() == MessageType::MsgHup {
+            if msg.msg_type() != MessageType::MsgBeat {
                 self.answer(msg, life);
             }
             return false;
@@ -103,6 +109,22 @@ impl<D: Disk> Node<D> {
         }
     }
 
+    /// Another replica knows a life of this one with a higher number.
+    fn renew_life(&mut self, msg: &Message) -> Result<(), Error> {
+        let life = self.raw.store().meta().life;
+        // Else it is meant for an earlier life.
+        if msg.log_term == life && msg.commit >= life {
+            self.raw
+                .mut_store()
+                .set_life(msg.commit.saturating_add(1))?;
+            self.inquiry.forget();
+            if self.standing != Standing::Voter {
+                self.ask();
+            }
+        }
+        Ok(())
+    }
+
     fn take_answer(&mut self, msg: &Message) -> Result<(), Error> {
         if self.standing == Standing::Voter {
             return Ok(());
@@ -112,31 +134,27 @@ impl<D: Disk> Node<D> {
         if self.standing != Standing::Asking {
             return self.rejoin();
         }
-        match verdict {
-            Verdict::Wait => Ok(()),
-            Verdict::NewLife(life) => {
-                self.raw.mut_store().set_life(life)?;
-                self.lives.insert(self.id, life);
-                self.ask();
-                Ok(())
-            }
-            Verdict::Become { standing, floor } => {
-                // Durable before the first message of the core is taken.
-                self.set_standing(standing, floor)?;
-                if self.raw.raft.term < floor {
-                    let mut hard = self.raw.raft.hard_state();
-                    hard.term = floor;
-                    hard.vote = self.id;
-                    self.raw.raft.load_state(&hard);
-                }
-                Ok(())
-            }
+        let Some((standing, floor)) = verdict else {
+            return Ok(());
+        };
+        // Durable before the first message of the core is taken.
+        self.set_standing(standing, floor)?;
+        if self.raw.raft.term < floor {
+            let mut hard = self.raw.raft.hard_state();
+            hard.term = floor;
+            hard.vote = self.id;
+            self.raw.raft.load_state(&hard);
         }
+        Ok(())
     }
 
     /// Hands a message to the core, except those that would make it panic or
     /// do what this replica may not do.
     fn step_core(&mut self, msg: Message) -> Result<(), Error> {
+        // The core takes a message without a term for one of its own.
+        if msg.term == 0 {
+            return Ok(());
+        }
         let catching_up = self.standing != Standing::Voter;
         match msg.msg_type() {
             MessageType::MsgAppend => {

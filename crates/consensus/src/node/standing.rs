@@ -41,8 +41,8 @@ use raft::eraftpb::{Message, MessageType};
 /// Messages carry the *life* of their sender, a number that grows when a
 /// replica begins again from nothing. Messages of an earlier life are dropped,
 /// and a leader that sees a new life forgets what the old one acknowledged. If
-/// the clock ran backwards and a new life has a smaller number, the answer to
-/// its question says so and it takes a larger one.
+/// the clock ran backwards and a new life has a smaller number, the others say
+/// so and it takes a larger one.
 ///
 /// One case is left open, for five replicas and more: a vote given by the old
 /// life that is still on its way while the new life asks, to a candidate that
@@ -71,17 +71,6 @@ struct Answer {
     voter: bool,
 }
 
-/// What a question led to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Verdict {
-    /// Ask on.
-    Wait,
-    /// The others know a later life of this replica: begin this one.
-    NewLife(u64),
-    /// Become this, never voting in `floor` or an earlier term.
-    Become { standing: Standing, floor: u64 },
-}
-
 /// The answers so far.
 #[derive(Debug, Default)]
 pub(super) struct Inquiry {
@@ -102,15 +91,23 @@ impl Inquiry {
         indexes.max().unwrap_or(0)
     }
 
+    /// Drops all answers.
+    pub(super) fn forget(&mut self) {
+        self.answers.clear();
+    }
+
     /// Takes an answer meant for life `life` of a replica with `others` peers.
-    pub(super) fn take(&mut self, msg: &Message, life: u64, others: usize) -> Verdict {
+    /// When there are enough: what the asker becomes, and the last term in
+    /// which it must not vote.
+    pub(super) fn take(
+        &mut self,
+        msg: &Message,
+        life: u64,
+        others: usize,
+    ) -> Option<(Standing, u64)> {
         if msg.log_term != life {
             // Meant for an earlier life: what it says may be too old.
-            return Verdict::Wait;
-        }
-        if msg.reject {
-            self.answers.clear();
-            return Verdict::NewLife(msg.commit.saturating_add(1));
+            return None;
         }
         let answer = Answer {
             term: msg.term,
@@ -121,28 +118,18 @@ impl Inquiry {
         self.verdict(others)
     }
 
-    fn verdict(&self, others: usize) -> Verdict {
+    fn verdict(&self, others: usize) -> Option<(Standing, u64)> {
         let replicas = others + 1;
         let majority = replicas / 2 + 1;
         let all = || self.answers.values();
         let floor = all().map(|a| a.term).max().unwrap_or(0);
-        if self.answers.len() == others && all().all(|a| a.last_index == 0) {
-            return Verdict::Become {
-                standing: Standing::Voter,
-                floor,
-            };
+        let index = self.highest_index();
+        if self.answers.len() == others && index == 0 {
+            return Some((Standing::Voter, floor));
         }
         let voters = all().filter(|a| a.voter).count();
-        if voters < replicas - majority + 1 {
-            return Verdict::Wait;
-        }
-        Verdict::Become {
-            standing: Standing::CatchingUp {
-                term: floor,
-                index: self.highest_index(),
-            },
-            floor,
-        }
+        let enough = voters > replicas - majority;
+        enough.then_some((Standing::CatchingUp { term: floor, index }, floor))
     }
 }
 
@@ -192,60 +179,40 @@ mod tests {
     use super::*;
 
     fn reply(from: u64, term: u64, last_index: u64, standing: Standing) -> Message {
-        let mut asked = question(1, from);
-        asked.deprecated_priority = 7;
-        answer(&asked, 7, 7, term, last_index, standing)
+        answer(&question(1, from), 7, 7, term, last_index, standing)
     }
 
     #[test]
     fn a_new_cluster_needs_all() {
         let mut inquiry = Inquiry::default();
         let first = reply(2, 0, 0, Standing::Asking);
-        assert_eq!(inquiry.take(&first, 7, 2), Verdict::Wait);
-        assert_eq!(inquiry.take(&first, 7, 2), Verdict::Wait);
+        assert_eq!(inquiry.take(&first, 7, 2), None);
+        assert_eq!(inquiry.take(&first, 7, 2), None);
         assert_eq!(
             inquiry.take(&reply(3, 0, 0, Standing::Asking), 7, 2),
-            Verdict::Become {
-                standing: Standing::Voter,
-                floor: 0
-            }
+            Some((Standing::Voter, 0))
         );
     }
 
     #[test]
     fn a_replica_that_forgot_catches_up_to_the_highest_answer() {
         let mut inquiry = Inquiry::default();
-        assert_eq!(
-            inquiry.take(&reply(2, 5, 90, Standing::Voter), 7, 4),
-            Verdict::Wait
-        );
+        assert_eq!(inquiry.take(&reply(2, 5, 90, Standing::Voter), 7, 4), None);
         // One that itself forgot does not count.
         let forgot = reply(3, 9, 1, Standing::CatchingUp { term: 9, index: 99 });
-        assert_eq!(inquiry.take(&forgot, 7, 4), Verdict::Wait);
-        assert_eq!(
-            inquiry.take(&reply(4, 6, 80, Standing::Voter), 7, 4),
-            Verdict::Wait
-        );
+        assert_eq!(inquiry.take(&forgot, 7, 4), None);
+        assert_eq!(inquiry.take(&reply(4, 6, 80, Standing::Voter), 7, 4), None);
         assert_eq!(
             inquiry.take(&reply(5, 4, 40, Standing::Voter), 7, 4),
-            Verdict::Become {
-                standing: Standing::CatchingUp { term: 9, index: 90 },
-                floor: 9
-            }
+            Some((Standing::CatchingUp { term: 9, index: 90 }, 9))
         );
     }
 
     #[test]
     fn two_that_forgot_out_of_three_wait() {
         let mut inquiry = Inquiry::default();
-        assert_eq!(
-            inquiry.take(&reply(2, 0, 0, Standing::Asking), 7, 2),
-            Verdict::Wait
-        );
-        assert_eq!(
-            inquiry.take(&reply(3, 4, 10, Standing::Voter), 7, 2),
-            Verdict::Wait
-        );
+        assert_eq!(inquiry.take(&reply(2, 0, 0, Standing::Asking), 7, 2), None);
+        assert_eq!(inquiry.take(&reply(3, 4, 10, Standing::Voter), 7, 2), None);
     }
 
     #[test]
@@ -253,10 +220,7 @@ mod tests {
         let mut inquiry = Inquiry::default();
         assert_eq!(
             inquiry.take(&reply(2, 3, 10, Standing::Voter), 7, 1),
-            Verdict::Become {
-                standing: Standing::CatchingUp { term: 3, index: 10 },
-                floor: 3
-            }
+            Some((Standing::CatchingUp { term: 3, index: 10 }, 3))
         );
     }
 
@@ -264,10 +228,8 @@ mod tests {
     fn answers_to_an_earlier_life_do_not_count() {
         let mut inquiry = Inquiry::default();
         let late = reply(2, 0, 0, Standing::Voter);
-        assert_eq!(inquiry.take(&late, 8, 1), Verdict::Wait);
-        let mut asked = question(1, 2);
-        asked.deprecated_priority = 8;
-        let told = answer(&asked, 8, 20, 1, 1, Standing::Voter);
-        assert_eq!(inquiry.take(&told, 8, 1), Verdict::NewLife(21));
+        assert_eq!(inquiry.take(&late, 8, 1), None);
+        let told = answer(&question(1, 2), 8, 20, 1, 1, Standing::Voter);
+        assert!(told.reject && told.commit == 20 && told.log_term == 8);
     }
 }
