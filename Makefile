@@ -14,7 +14,8 @@ NATIVE := src/crane/_native
 CRATES := --workspace --exclude crane-python --exclude crane-interposer
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes
 
-.PHONY: build test lint test-rust test-python demo bench wheel lock clean packages test-packages
+.PHONY: build test lint test-rust test-python demo bench wheel lock clean packages test-packages \
+        demo-packages bench-packages
 
 build: $(VENV)/.locked | packages ## everything needed to run crane from this checkout
 	cargo build --release --locked -p crane-interposer
@@ -62,10 +63,16 @@ test-rust: build
 test-python: build $(VENV)/.locked-dev | test-packages
 	$(BIN)/pytest
 
-demo: build ## three replicas of a server, and what happens when one dies
+demo-packages:
+	@.ci/packages redis-server:redis-server
+
+bench-packages:
+	@.ci/packages redis-server:redis-server redis-benchmark:redis-tools etcd:etcd-server
+
+demo: build | demo-packages ## three replicas of a server, and what happens when one dies
 	$(BIN)/python -m crane.demo
 
-bench: build ## how fast it is, beside the same server alone
+bench: build | bench-packages ## how fast it is, beside the same server alone
 	$(BIN)/crane bench
 
 wheel: build ## a wheel in dist/

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
-from typing import TextIO
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Protocol, TextIO
 
 _PREFIX = "crane:"
 
@@ -62,3 +63,41 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     for line in (heads, *rows):
         cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
         print("  ".join(cells).rstrip(), flush=True)
+
+
+class Bar(Protocol):
+    """Shows how far something is."""
+
+    def __call__(self, done: float, text: str) -> None:
+        """Show that the fraction ``done`` is done and that ``text`` is under way."""
+
+
+@contextmanager
+def bar() -> Iterator[Bar]:
+    """A progress bar while the block runs; plain lines elsewhere than on a terminal."""
+    if not _styled(sys.stdout):
+        shown = ""
+
+        def plain(done: float, text: str) -> None:  # noqa: ARG001
+            nonlocal shown
+            if text != shown:
+                shown = text
+                say(text)
+
+        yield plain
+        return
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+
+    columns = (
+        BarColumn(bar_width=30),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.description}", markup=False),
+    )
+    with Progress(*columns, transient=True) as progress:
+        task = progress.add_task("", total=1.0)
+
+        def drawn(done: float, text: str) -> None:
+            progress.update(task, completed=done, description=text)
+
+        yield drawn

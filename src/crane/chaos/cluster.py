@@ -1,0 +1,263 @@
+"""A cluster for a trial: started by ``crane run`` in a directory of its own, ended with it.
+
+The demo, the benchmarks and the scenario tests all use this, so what they show
+is what a user gets from the command line.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from crane import control, status
+from crane.cluster import is_free
+from crane.config import Durability, split_address
+from crane.errors import CraneError
+from crane.registry import ClusterRunDir
+from crane.status import ClusterStatus, ReplicaStatus
+
+Address = tuple[str, int]
+
+_START_SECONDS = 60.0
+_END_SECONDS = 30.0
+_POLL_SECONDS = 0.02
+# Below the range from which kernels choose ports for outgoing connections and
+# apart from the replicas' own.
+_PORTS = range(10_000, 20_000)
+
+
+def free_port(hosts: Sequence[str] = ("127.0.0.1", "127.0.0.2", "127.0.0.3")) -> int:
+    """A port that nothing uses now on any of these addresses.
+
+    Raises:
+        CraneError: when none is found.
+    """
+    source = random.SystemRandom()
+    for _ in range(200):
+        port = source.choice(_PORTS)
+        if all(is_free(host, port) for host in hosts):
+            return port
+    raise CraneError(f"no port between {_PORTS.start} and {_PORTS.stop} is free")
+
+
+def wait_for(what: str, condition: Callable[[], object], seconds: float) -> float:
+    """Wait until a condition holds; how many seconds it took.
+
+    Raises:
+        CraneError: when it does not hold in time.
+    """
+    begin = time.monotonic()
+    while not condition():
+        if time.monotonic() - begin > seconds:
+            raise CraneError(f"{what} did not happen within {seconds:g} s")
+        time.sleep(_POLL_SECONDS)
+    return time.monotonic() - begin
+
+
+def trial_dir(kind: str) -> Path:
+    """A new directory on a real disk: ``/tmp`` may be memory, where syncing costs nothing."""
+    base = os.environ.get("TMPDIR")
+    return Path(tempfile.mkdtemp(prefix=f"crane-{kind}-", dir=base or "/var/tmp"))  # noqa: S108
+
+
+class Cluster:
+    """A running cluster; leaving the ``with`` block ends it and removes its state.
+
+    Not for several threads, except that faults and status may be asked from any.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        *,
+        base: Path,
+        name: str,
+        durability: Durability = "disk",
+        replicas: int = 3,
+        environment: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+    ) -> None:
+        """``base`` holds the state and is removed at the end; nothing is started yet.
+
+        ``environment`` is added to this process's own.
+        """
+        self.command = list(command)
+        self.base = base
+        self.name = name
+        self.state = base / "state"
+        self.log = base / "run.log"
+        self.environment = {**os.environ, **(environment or {})}
+        self.process: subprocess.Popen[bytes] | None = None
+        self._options = ["--replicas", str(replicas), "--durability", durability]
+        self._replicas = replicas
+        self._cwd = cwd
+        root = self.environment.get("CRANE_RUN_DIR")
+        self.directory = ClusterRunDir(name, Path(root) if root else None)
+
+    def __enter__(self) -> Self:
+        """Start it; returns when every replica serves."""
+        try:
+            self.start()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """End it and remove its state."""
+        self.close()
+
+    def start(self) -> None:
+        """Start ``crane run`` and wait until every replica serves clients.
+
+        Raises:
+            CraneError: with what it said when it ended, or when it takes too long.
+        """
+        self.base.mkdir(parents=True, exist_ok=True)
+        words = [sys.executable, "-m", "crane", "run", "--name", self.name]
+        words += ["--state", str(self.state), *self._options, "--", *self.command]
+        with self.log.open("ab") as log:
+            begin = log.tell()
+            self.process = subprocess.Popen(
+                words,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=self.environment,
+                cwd=self._cwd,
+                # A Ctrl-C is for us; we end it.
+                start_new_session=True,
+            )
+        process = self.process
+
+        def serves() -> bool:
+            if process.poll() is not None:
+                raise CraneError(f"`crane run` ended: {self.said(begin)}")
+            return "Ctrl-C stops it" in self.said(begin)
+
+        wait_for(f"the start of `{self.command[0]}`", serves, _START_SECONDS)
+
+    def said(self, begin: int = 0) -> str:
+        """What ``crane run`` wrote, from byte ``begin`` on."""
+        with self.log.open("rb") as log:
+            log.seek(begin)
+            return log.read().decode(errors="replace").strip()
+
+    def stop(self) -> int:
+        """End it as Ctrl-C does; the exit code of ``crane run``."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGINT)
+        return self.process.wait(_END_SECONDS)
+
+    def close(self) -> None:
+        """End it however that goes, and remove its state."""
+        if self.process is not None and self.process.poll() is None:
+            try:
+                self.stop()
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+        shutil.rmtree(self.base, ignore_errors=True)
+
+    # What it is like
+
+    def status(self) -> ClusterStatus:
+        """What ``crane status`` shows."""
+        return status.collect(self.directory)
+
+    def replica(self, number: int) -> ReplicaStatus:
+        """One replica's row of the status."""
+        return self.status().replicas[number - 1]
+
+    def leader(self, seconds: float = 15.0) -> int:
+        """The number of the replica that leads, waiting for one if need be.
+
+        Of several that believe it, the one with the highest term does.
+
+        Raises:
+            CraneError: when there is none in time.
+        """
+        found: list[ReplicaStatus] = []
+
+        def exists() -> bool:
+            found[:] = [one for one in self.status().replicas if one.role == "leader"]
+            return bool(found)
+
+        wait_for("an election", exists, seconds)
+        return max(found, key=lambda one: one.term or 0).id
+
+    def addresses(self) -> dict[int, Address]:
+        """Where clients reach the replicas that are up."""
+        return {
+            one.id: split_address(one.address)
+            for one in self.status().replicas
+            if one.address is not None
+        }
+
+    def settled(self) -> bool:
+        """Whether every replica is healthy and all have done the same."""
+        rows = self.status().replicas
+        done = {(one.applied, one.epoch, one.output_hash) for one in rows}
+        return (
+            len(rows) == self._replicas
+            and all(one.healthy and one.agrees is not False for one in rows)
+            and len(done) == 1
+        )
+
+    # What is done to it
+
+    def kill(self, number: int) -> None:
+        """End a replica by SIGKILL."""
+        control.kill(self.directory, number)
+
+    def restart(self, number: int) -> None:
+        """Start a killed replica again; returns when it takes part."""
+        control.restart(self.directory, number)
+
+    def pause(self, number: int) -> None:
+        """Stop a replica where it is."""
+        control.pause(self.directory, number)
+
+    def resume(self, number: int) -> None:
+        """Let a paused replica go on."""
+        control.resume(self.directory, number)
+
+    def wait_caught_up(self, number: int, seconds: float = 60.0) -> float:
+        """Wait until a replica has done all that was agreed when this was called.
+
+        Returns the seconds it took.
+
+        Raises:
+            CraneError: when it takes longer.
+        """
+        rows = self.status().replicas
+        goal = max(one.commit or 0 for one in rows)
+
+        def reached() -> bool:
+            one = self.replica(number)
+            return one.healthy and one.address is not None and (one.applied or 0) >= goal
+
+        return wait_for(f"replica {number}'s catching up", reached, seconds)
+
+
+def connect(address: Address, seconds: float = 10.0) -> socket.socket:
+    """A TCP connection whose reads and writes end after ``seconds``."""
+    client = socket.create_connection(address, timeout=seconds)
+    client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return client

@@ -1,0 +1,1 @@
+"""``python -m crane.demo``: three replicas of Redis, and what happens when the leader dies."""
