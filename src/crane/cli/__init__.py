@@ -25,6 +25,7 @@ _COMMANDS = {
     "run": "crane.cli.run",
     "status": "crane.cli.show",
     "stop": "crane.cli.control",
+    "verify": "crane.cli.verify",
 }
 
 

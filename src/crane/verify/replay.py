@@ -1,0 +1,233 @@
+"""One execution of a recording, in a replica of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from msgspec import structs
+
+from crane import launch, native
+from crane.child import Child, describe_exit
+from crane.errors import CraneError
+from crane.registry import run_root
+from crane.verify import disturbance, files, places, traces
+from crane.verify.disturbance import Disturbance
+from crane.verify.recording import Recording
+
+if TYPE_CHECKING:
+    from crane._core import Replayer
+
+_SANDBOX_SECONDS = 3.0
+_WAIT_SECONDS = 0.1
+# The end of the program comes by two ways, its own last words and the kernel's.
+_LAST_WORDS_SECONDS = 1.0
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """What one execution came to. Everything but ``seconds`` and ``beside`` must be equal."""
+
+    run: int
+    beside: str
+    """What was done to its timing."""
+    seconds: float
+    epochs: int
+    epoch: int
+    """Log index of the last epoch."""
+    clock: int
+    schedule_hash: str
+    output_hash: str
+    connections: int
+    complete: bool
+    """Whether it came to the end of the log."""
+    end: str
+    """How the program ended, empty when it still ran."""
+    files: str | None
+    """Digest of the files it wrote; ``None`` when they cannot be seen."""
+    said: str
+    """Digest of what it wrote to standard output and error."""
+
+
+@dataclass(kw_only=True)
+class Execution:
+    """An outcome with what is needed to look closer."""
+
+    outcome: Outcome
+    hashes: Path
+    files: files.Files | None
+    said: Path
+    trace: Path | None
+    images: places.Images
+    messages: list[str]
+
+
+@dataclass(kw_only=True)
+class _Happened:
+    """What the sandbox reported."""
+
+    init: int = 0
+    end: str = ""
+    failed: str = ""
+    warnings: list[str] = field(default_factory=list)
+    over: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def report(self, event: dict[str, Any]) -> None:
+        match event.get("event"):
+            case "init":
+                self.init = event["pid"]
+            case "warning":
+                self.warnings.append(event["message"])
+            case "failed":
+                self.failed = event["message"]
+                self.over.set()
+            case "ended":
+                self.end = describe_exit(event["code"])
+                self.over.set()
+
+    def exited(self, code: int) -> None:
+        if not self.over.is_set():
+            self.failed = f"the replica's sandbox ended unexpectedly ({describe_exit(code)})"
+            self.over.set()
+
+
+async def execute(
+    recording: Recording,
+    directory: Path,
+    number: int,
+    treatment: Disturbance,
+    *,
+    base: Path,
+    timeout: float,
+    window: traces.Window | None = None,
+) -> Execution:
+    """Execute ``recording`` as run ``number``; with ``window``, with a trace of it.
+
+    ``directory`` is made for it; ``base`` is the directory that the program
+    must not see, because it differs between runs.
+
+    Raises:
+        CraneError: when it cannot be started or takes longer than ``timeout`` seconds.
+    """
+    directory.mkdir(mode=0o700, parents=True)
+    config = structs.replace(recording.config, state_dir=str(directory))
+    hidden = sorted(
+        {str(base), str(run_root()), recording.config.state_dir, *recording.config.hide}
+        - {os.devnull}
+    )
+    said = directory / "server.log"
+    shared = launch.SharedDir(secrets.token_hex(16), number % 256)
+    happened = _Happened()
+    began = time.monotonic()
+    core = native.core()
+    lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    child: Child | None = None
+    replayer: Replayer | None = None
+    try:
+        shared.create(native.interposer_path())
+        if window is not None:
+            traces.create(shared.inside / "trace", window)
+        replayer = core.Replayer(
+            shared.segment,
+            recording.epochs,
+            quantum=config.quantum,
+            trace=window is not None,
+            hashes=directory / "hashes",
+        )
+        assert replayer is not None
+        shared.open_to_program()
+        with disturbance.applied(treatment), (directory / "sandbox.log").open("wb") as errors:
+            child = launch.start(
+                config,
+                shared,
+                layers=directory / "files",
+                output=said,
+                hidden=hidden,
+                lock=lock,
+                errors=errors,
+                on_report=happened.report,
+                on_exit=happened.exited,
+            )
+            disturbance.place(child.pid, treatment)
+            result = await _finish(replayer, happened, timeout)
+            images = places.Images()
+            if window is not None and happened.init:
+                images = places.snapshot(happened.init)
+            await child.end(_SANDBOX_SECONDS)
+        seconds = time.monotonic() - began
+        trace = None
+        if window is not None:
+            trace = traces.keep(shared.inside / "trace", directory / "trace")
+    except core.EngineError as error:
+        raise CraneError(str(error)) from error
+    finally:
+        if child is not None and child.running:
+            await child.end(_SANDBOX_SECONDS)
+        if replayer is not None:
+            replayer.stop()
+        shared.remove()
+        os.close(lock)
+    found = files.written(directory / "files", files.layer_places(hidden))
+    outcome = Outcome(
+        run=number,
+        beside=str(treatment),
+        seconds=round(seconds, 2),
+        epochs=result["epochs"],
+        epoch=result["epoch"],
+        clock=result["clock"],
+        schedule_hash=result["schedule_hash"],
+        output_hash=result["output_hash"],
+        connections=result["connections"],
+        complete=result["complete"],
+        end=happened.end,
+        files=files.digest(found),
+        said=files.digest_of(said),
+    )
+    return Execution(
+        outcome=outcome,
+        hashes=directory / "hashes",
+        files=found,
+        said=said,
+        trace=trace,
+        images=images,
+        messages=[*happened.warnings, *result["messages"]],
+    )
+
+
+async def _finish(replayer: Replayer, happened: _Happened, timeout: float) -> dict[str, Any]:
+    """Wait for the end of the log or of the program."""
+    deadline = time.monotonic() + timeout
+    text: str | None = None
+    while text is None and not happened.over.is_set():
+        if time.monotonic() > deadline:
+            replayer.stop()
+            stopped = msgspec.json.decode(replayer.wait(0) or "{}", type=dict[str, Any])
+            raise CraneError(
+                f"the program has not come to the end of its log after {timeout:g} s; it is in"
+                f" epoch {stopped.get('epoch')} at clock {stopped.get('clock')}; give more with"
+                " --timeout if it was still busy"
+            )
+        text = await asyncio.to_thread(replayer.wait, _WAIT_SECONDS)
+    if text is None:
+        text = await asyncio.to_thread(replayer.wait, _LAST_WORDS_SECONDS)
+    if happened.failed:
+        raise CraneError(happened.failed)
+    if text is None:
+        replayer.stop()
+        text = replayer.wait(0)
+    result: dict[str, Any] = msgspec.json.decode(text or "{}", type=dict[str, Any])
+    if result.get("exited"):
+        # Its end code comes from the kernel, shortly after its own last words.
+        with_end = asyncio.wait_for(happened.over.wait(), _LAST_WORDS_SECONDS * 5)
+        try:
+            await with_end
+        except TimeoutError:
+            raise CraneError(
+                "the program said that it ends, and goes on; it cannot be compared"
+            ) from None
+    return result
