@@ -15,7 +15,7 @@ use crate::raw::fail;
 use crate::refuse::{self, Unsupported};
 use crate::sync::{Barrier, Cond, Mutex, RwLock, Semaphore};
 use crate::{
-    clock, dynamic, fds, files, polling, process, random, signals, sockets, sync, threads,
+    clock, dynamic, exec, fds, files, polling, process, random, signals, sockets, sync, threads,
 };
 use core::ffi::{CStr, c_char, c_int, c_long, c_uint, c_ulong, c_void};
 use core::ptr::null;
@@ -457,6 +457,10 @@ interposed! {
         fn execve(path: *const c_char, argv: *const *const c_char, envp: *const *const c_char) -> c_int { process::execve(path, argv, envp) }
         /// As execve.
         fn execv(path: *const c_char, argv: *const *const c_char) -> c_int { process::execve(path, argv, process::environment()) }
+        /// As execve, after looking the file up in PATH.
+        fn execvp(file: *const c_char, argv: *const *const c_char) -> c_int { exec::execvpe(file, argv, process::environment()) }
+        /// As execvp.
+        fn execvpe(file: *const c_char, argv: *const *const c_char, envp: *const *const c_char) -> c_int { exec::execvpe(file, argv, envp) }
         /// An ordered event.
         fn _exit(status: c_int) { process::exit_now(status) }
         /// An ordered event.

@@ -19,6 +19,7 @@ mod boundary;
 mod callsite;
 mod clock;
 mod dynamic;
+mod exec;
 mod exports;
 mod fds;
 mod files;
