@@ -35,7 +35,7 @@ struct Inode {
 #[repr(C)]
 pub(crate) struct Inodes {
     used: u64,
-    /// Real time at which the server started, seconds: files changed since
+    /// Real time at which this replica was made, nanoseconds: files changed since
     /// then were changed by the server. Never shown.
     started: i64,
     table: [Inode; INODES],
@@ -67,15 +67,30 @@ impl Inodes {
     }
 }
 
-/// Notes the real time of the server's start, for telling old files from new.
+/// Notes the real time at which the replica was made, for telling old files
+/// from new: that of the copy of this library that its node made for it.
+///
+/// Not the time now: a file that the user wrote just before would be old in a
+/// replica that starts a second later, and the directories that were made for
+/// this replica alone would show when.
 pub(crate) fn note_start() {
-    let mut now = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
+    // SAFETY: all-zero is a valid stat; the kernel fills it.
+    let mut st: libc::stat = unsafe { core::mem::zeroed() };
+    // SAFETY: plain stat(2) with valid arguments.
+    let code = unsafe {
+        sys!(
+            Sysno::stat,
+            c"/.crane/libcrane_interposer.so".as_ptr(),
+            &raw mut st
+        )
     };
-    // SAFETY: the kernel fills `now`.
-    unsafe { sys!(Sysno::clock_gettime, libc::CLOCK_REALTIME, &raw mut now) };
-    world().inodes.started = now.tv_sec;
+    if code == 0 {
+        world().inodes.started = nanoseconds(st.st_mtime, st.st_mtime_nsec);
+    }
+}
+
+fn nanoseconds(sec: i64, nsec: i64) -> i64 {
+    sec.saturating_mul(1_000_000_000).saturating_add(nsec)
 }
 
 /// Entry of the file behind a descriptor plus one, cached so that a write
@@ -144,7 +159,7 @@ fn shown(device: u64, number: u64, changed: i64, nsec: i64) -> (u64, i64, i64) {
     };
     let inode = &world().inodes.table[at as usize];
     let virtual_time = match inode.written {
-        0 if changed < started => return (inode.shown, changed, nsec),
+        0 if nanoseconds(changed, nsec) < started => return (inode.shown, changed, nsec),
         0 => start,
         written => written,
     };
