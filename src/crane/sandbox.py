@@ -108,13 +108,17 @@ def main() -> NoReturn:
         _run_init(spec, alive_read, privileged=privileged)
     os.close(alive_read)
     _report(spec, event="init", pid=init)
+    asked = False
     while True:
         received = signal.sigwait(waited)
         if received != signal.SIGCHLD:
+            asked = True
             os.kill(init, signal.SIGKILL)
         elif os.waitpid(init, os.WNOHANG)[0] == init:
             break
-    if os.getppid() != spec.parent:
+    # The signal alone decides: a killed node is still our parent while the last
+    # of its threads ends, and one that lives needs nothing of it any more.
+    if asked or os.getppid() != spec.parent:
         _remove(spec)
     sys.exit(0)
 
