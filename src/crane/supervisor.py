@@ -160,7 +160,9 @@ class Supervisor:
         for action in actions:
             match action:
                 case progress.Say(text, warning):
-                    self._say(text, warning)
+                    # Elections among replicas that are being ended are no news.
+                    if warning or not self._done.done():
+                        self._say(text, warning)
                 case progress.Ready():
                     self._announce()
                 case progress.Back(number):
