@@ -244,13 +244,15 @@ class Cluster:
         Returns the seconds it took.
 
         Raises:
-            CraneError: when it takes longer.
+            CraneError: when it takes longer, or the replica ends.
         """
         rows = self.status().replicas
         goal = max(one.commit or 0 for one in rows)
 
         def reached() -> bool:
             one = self.replica(number)
+            if one.state == "down":
+                raise CraneError(f"replica {number} ended: {self.said()}")
             return one.healthy and one.address is not None and (one.applied or 0) >= goal
 
         return wait_for(f"replica {number}'s catching up", reached, seconds)
