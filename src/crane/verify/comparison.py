@@ -12,8 +12,8 @@ from crane.verify import files
 from crane.verify.recording import Sample
 from crane.verify.replay import Execution
 
-# These two are what is done to a run and what comes of that.
-_FREE = {"run", "beside", "seconds"}
+# Not results, or said by another of them.
+_FREE = {"run", "beside", "seconds", "entries"}
 _WORDS = {
     "schedule_hash": "schedule",
     "output_hash": "output",

@@ -119,7 +119,9 @@ async def record(
 
 
 def _reason(log: Path) -> str:
-    return last_line(log).removeprefix("crane: ").removeprefix("error: ")
+    """The last line of `crane run`, without the files that do not outlive us."""
+    text = last_line(log).removeprefix("crane: ").removeprefix("error: ")
+    return text.partition(" (`crane logs`")[0]
 
 
 async def _ready(

@@ -69,6 +69,23 @@ def snapshot(init: int) -> Images:
     return Images(list(mappings))
 
 
+def running_threads(init: int) -> str:
+    """The threads below a replica's init that execute now, in words; empty when all wait."""
+    names = []
+    for process in procfs.descendants(init, procfs.all_processes()) if init else ():
+        for task in sorted(Path(f"/proc/{process.pid}/task").glob("*")):
+            try:
+                running = (
+                    procfs.parse_stat((task / "stat").read_text(errors="replace")).state == "R"
+                )
+                name = (task / "comm").read_text(errors="replace").strip()
+            except OSError:
+                continue  # it has ended
+            if running:
+                names.append(f"`{name}`")
+    return " and ".join(names)
+
+
 class _Symbols:
     """The functions of one ELF file, by their place in the file."""
 

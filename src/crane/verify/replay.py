@@ -50,6 +50,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """How the program ended, empty when it still ran."""
     files: str | None
     """Digest of the files it wrote; ``None`` when they cannot be seen."""
+    entries: int
+    """How many files, directories and links those are."""
     said: str
     """Digest of what it wrote to standard output and error."""
 
@@ -186,6 +188,7 @@ async def execute(
         complete=result["complete"],
         end=happened.end,
         files=files.digest(found),
+        entries=len(found or ()),
         said=files.digest_of(said),
     )
     return Execution(
@@ -207,10 +210,12 @@ async def _finish(replayer: Replayer, happened: _Happened, timeout: float) -> di
         if time.monotonic() > deadline:
             replayer.stop()
             stopped = msgspec.json.decode(replayer.wait(0) or "{}", type=dict[str, Any])
+            busy = places.running_threads(happened.init)
             raise CraneError(
-                f"the program has not come to the end of its log after {timeout:g} s; it is in"
-                f" epoch {stopped.get('epoch')} at clock {stopped.get('clock')}; give more with"
-                " --timeout if it was still busy"
+                f"the program has not come to the end of its log after {timeout:g} s; it ended"
+                f" epoch {stopped.get('epoch')} at clock {stopped.get('clock')}"
+                + (f", and {busy} runs on without an operation" if busy else "")
+                + "; give more with --timeout if it was still busy"
             )
         text = await asyncio.to_thread(replayer.wait, _WAIT_SECONDS)
     if text is None:

@@ -5,11 +5,8 @@ from __future__ import annotations
 import msgspec
 
 from crane.verify.comparison import Difference
-from crane.verify.files import digest
 from crane.verify.replay import Outcome
 from crane.verify.search import Finding, Line
-
-_NO_FILES = digest({})
 
 HEADS = ("RUN", "BESIDE", "SCHEDULE", "OUTPUT", "FILES", "SAID", "SECONDS")
 
@@ -42,12 +39,18 @@ def rows(verdict: Verdict) -> list[tuple[str, ...]]:
             one.beside,
             one.schedule_hash,
             one.output_hash,
-            "-" if one.files is None else "none" if one.files == _NO_FILES else one.files[:12],
+            _files(one),
             one.said[:12],
             f"{one.seconds:.1f}",
         )
         for one in verdict.runs
     ]
+
+
+def _files(outcome: Outcome) -> str:
+    if outcome.files is None:
+        return "-"
+    return f"{outcome.files[:12]} ({outcome.entries})" if outcome.entries else "none"
 
 
 def lines(verdict: Verdict) -> list[str]:
