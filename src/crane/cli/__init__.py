@@ -15,6 +15,7 @@ from crane.errors import CraneError
 # A command's module is imported when the command is used, so that the quick
 # ones stay quick.
 _COMMANDS = {
+    "bench": "crane.cli.bench",
     "kill": "crane.cli.control",
     "list": "crane.cli.show",
     "logs": "crane.cli.show",
