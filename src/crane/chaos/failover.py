@@ -101,6 +101,8 @@ class Outcome:
             ):
                 if count:
                     found.append(f"on replica {replica} {count} {what}")
+        if not self.findings:
+            found.append("nothing was compared")
         if not self.same_memory:
             found.append(f"the servers' memory differs: {self.digests}")
         if not self.agree:

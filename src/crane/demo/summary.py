@@ -63,7 +63,8 @@ def _survivors(outcome: Outcome) -> str:
 
 def _memory(outcome: Outcome) -> str:
     if outcome.same_memory:
-        return f"the same on all {len(outcome.digests)} (DEBUG DIGEST {outcome.digests[1][:12]}...)"
+        digest = next(iter(outcome.digests.values()))
+        return f"the same on all {len(outcome.digests)} (DEBUG DIGEST {digest[:12]}...)"
     return "DIFFERS: " + ", ".join(f"{k}: {v[:12]}..." for k, v in outcome.digests.items())
 
 
