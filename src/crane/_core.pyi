@@ -1,5 +1,7 @@
 """The engine: consensus, gateway and the shared segment, in native threads."""
 
+from os import PathLike
+
 class EngineError(Exception):
     """The engine cannot go on; the message is one line for the user."""
 
@@ -40,3 +42,41 @@ class Engine:
 
     def stop(self) -> None:
         """Stop the threads and close the log."""
+
+class Replayer:
+    """Feeds recorded epochs to a fresh program. Every method may be called from any thread."""
+
+    def __init__(
+        self,
+        segment_path: str | PathLike[str],
+        source: str | PathLike[str],
+        quantum: int = 100,
+        trace: bool = False,
+        hashes: str | PathLike[str] | None = None,
+    ) -> None:
+        """Create the segment and begin to feed it; then start the program.
+
+        Raises:
+            EngineError: when the record cannot be read or the segment not made.
+        """
+
+    def wait(self, timeout: float) -> str | None:
+        """The outcome as JSON when the program has done all epochs or has ended.
+
+        ``None`` when that takes longer than ``timeout`` seconds.
+
+        Raises:
+            EngineError: when the program did something else than its record says.
+        """
+
+    def stop(self) -> None:
+        """Stop feeding."""
+
+def dump_log(log_dir: str | PathLike[str], out_path: str | PathLike[str]) -> int:
+    """Write the committed epochs of a log that no engine is using to a file.
+
+    Returns their number.
+
+    Raises:
+        EngineError: when the log cannot be read or the file not written.
+    """
