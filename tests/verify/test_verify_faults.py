@@ -29,13 +29,18 @@ def check(program: Path, fault: str, work: Path, *options: str) -> Result:
     return verify(work, [*base, *options], [str(program), "7000", fault], program.parent)
 
 
+def different(result: Result) -> None:
+    assert result.code == 1, result.explain()
+    assert result.verdict, result.explain()
+
+
 def test_without_the_fault_it_is_determined(program: Path, tmp_path: Path) -> None:
     identical(check(program, "none", tmp_path, "--runs", "3"), 3)
 
 
 def test_another_order_of_operations_is_found(program: Path, tmp_path: Path) -> None:
     result = check(program, "order", tmp_path, "--runs", "2")
-    assert result.code == 1, result.explain()
+    different(result)
     verdict = result.verdict
     assert not verdict["identical"]
     assert "schedule" in verdict["difference"]["what"]
@@ -55,7 +60,7 @@ def test_another_order_of_operations_is_found(program: Path, tmp_path: Path) -> 
 
 def test_another_answer_is_found(program: Path, tmp_path: Path) -> None:
     result = check(program, "answer", tmp_path, "--runs", "2")
-    assert result.code == 1, result.explain()
+    different(result)
     assert result.verdict["difference"]["what"] == ["output"]
     found = result.verdict["operation"]
     assert "sent other bytes in or after its Write at undetermined" in found["what"]
@@ -64,7 +69,7 @@ def test_another_answer_is_found(program: Path, tmp_path: Path) -> None:
 
 def test_another_file_is_named(program: Path, tmp_path: Path) -> None:
     result = check(program, "file", tmp_path, "--runs", "2")
-    assert result.code == 1, result.explain()
+    different(result)
     assert result.verdict["difference"]["what"] == ["files"]
     assert str(program.parent / "undetermined.out") in result.verdict["difference"]["files"][0]
 

@@ -60,7 +60,7 @@ def parse_maps(text: str) -> list[Mapping]:
 def snapshot(init: int) -> Images:
     """The mappings of every process below a replica's init."""
     mappings: dict[Mapping, None] = {}
-    for process in procfs.descendants(init, procfs.all_processes()):
+    for process in procfs.descendants(init, procfs.all_processes()) if init else ():
         try:
             text = Path(f"/proc/{process.pid}/maps").read_text(errors="surrogateescape")
         except OSError:

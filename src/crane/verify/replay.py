@@ -157,14 +157,13 @@ async def execute(
             )
             disturbance.place(child.pid, treatment)
             result = await _finish(replayer, happened, timeout)
-            images = places.Images()
-            if window is not None and happened.init:
+            seconds = time.monotonic() - began
+            images, trace = places.Images(), None
+            if window is not None:
+                # Before the end: the sandbox takes the shared directory with it.
                 images = places.snapshot(happened.init)
+                trace = traces.keep(shared.inside / "trace", directory / "trace")
             await child.end(_SANDBOX_SECONDS)
-        seconds = time.monotonic() - began
-        trace = None
-        if window is not None:
-            trace = traces.keep(shared.inside / "trace", directory / "trace")
     except core.EngineError as error:
         raise CraneError(str(error)) from error
     finally:
