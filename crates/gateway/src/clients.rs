@@ -1,0 +1,432 @@
+//! All clients of this gateway: accepting, reading, windows.
+
+use crate::connection::{Connection, ConnectionTable, Effects};
+use crate::listeners::{LISTENER_TOKENS, Listeners};
+use crate::stream::EventStream;
+use crate::{READ_CHUNK, UNACKNOWLEDGED_LIMIT};
+use crane_channel::epoch::{ConnId, Event};
+use mio::net::TcpStream;
+use mio::{Interest, Registry, Token};
+use rustix::io::Errno;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+/// Tokens of clients have this bit.
+pub const CLIENT_TOKENS: usize = 1 << 63;
+/// Clients accepted from one port before other work gets its turn.
+const ACCEPTS_AT_ONCE: usize = 64;
+/// Chunks read from one client before others get their turn.
+const READS_AT_ONCE: usize = 4;
+
+struct Client {
+    connection: Arc<Connection>,
+    /// Bytes read so far.
+    received: u64,
+    /// The socket may have more to read (it reports changes only).
+    readable: bool,
+    /// The client's end was seen: read on until it comes.
+    ending: bool,
+    /// No more input will be reported: end, reset, or closed by the server.
+    input_over: bool,
+    /// A `Reset` was reported.
+    reset: bool,
+    /// Waits in `again`.
+    queued: bool,
+}
+
+#[derive(Default)]
+struct Slot {
+    generation: u32,
+    client: Option<Client>,
+}
+
+/// What accepting came to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Accepted {
+    /// All waiting clients were accepted, or will be in the next rounds.
+    Going,
+    /// There are no descriptors left; waiting clients will be tried again.
+    NoDescriptors,
+}
+
+/// The clients of a gateway. Belongs to the thread that reads.
+pub struct Clients {
+    gateway: u8,
+    stream: EventStream,
+    table: Arc<ConnectionTable>,
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+    counter: u32,
+    /// Clients with more to read.
+    again: Vec<u32>,
+    /// Ports with more to accept.
+    accept_again: Vec<u16>,
+    /// Ports that wait for free descriptors.
+    starved: Vec<u16>,
+}
+
+impl Clients {
+    /// No clients yet, of `incarnation` of `gateway`. `table` is shared with the
+    /// thread that writes.
+    pub fn new(gateway: u8, incarnation: u32, table: Arc<ConnectionTable>) -> Self {
+        Self {
+            gateway,
+            stream: EventStream::new(gateway, incarnation),
+            table,
+            slots: Vec::new(),
+            free: Vec::new(),
+            counter: 0,
+            again: Vec::new(),
+            accept_again: Vec::new(),
+            starved: Vec::new(),
+        }
+    }
+
+    /// The numbered events of these clients.
+    pub fn stream(&mut self) -> &mut EventStream {
+        &mut self.stream
+    }
+
+    /// As [`stream`](Self::stream), to look.
+    pub fn stream_ref(&self) -> &EventStream {
+        &self.stream
+    }
+
+    /// Whether there is more to read or accept without any new event.
+    pub fn has_more(&self) -> bool {
+        let waiting = !self.again.is_empty() || !self.accept_again.is_empty();
+        waiting && !self.is_full()
+    }
+
+    fn is_full(&self) -> bool {
+        self.stream.unacknowledged() > UNACKNOWLEDGED_LIMIT
+    }
+
+    /// Reads and accepts what was left over.
+    pub fn go_on(&mut self, listeners: &mut Listeners, registry: &Registry) -> Accepted {
+        let mut result = Accepted::Going;
+        if self.is_full() {
+            return result;
+        }
+        for index in std::mem::take(&mut self.again) {
+            if let Some(client) = &mut self.slots[index as usize].client {
+                client.queued = false;
+                self.read(index);
+            }
+        }
+        for port in std::mem::take(&mut self.accept_again) {
+            if self.accept(port, listeners, registry) == Accepted::NoDescriptors {
+                result = Accepted::NoDescriptors;
+            }
+        }
+        result
+    }
+
+    /// Tries again to accept where descriptors had run out; call now and then.
+    pub fn retry_starved(&mut self) {
+        self.accept_again.append(&mut self.starved);
+    }
+
+    /// Accepts clients that wait at the real listener for `port`.
+    pub fn accept(
+        &mut self,
+        port: u16,
+        listeners: &mut Listeners,
+        registry: &Registry,
+    ) -> Accepted {
+        for _ in 0..ACCEPTS_AT_ONCE {
+            if self.is_full() {
+                break;
+            }
+            let Some(listener) = listeners.socket(port) else {
+                return Accepted::Going;
+            };
+            match listener.accept() {
+                Ok((socket, peer)) => self.admit(port, socket, peer, listeners, registry),
+                Err(e) => match Errno::from_io_error(&e) {
+                    Some(Errno::AGAIN) => return Accepted::Going,
+                    Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => {
+                        self.starved.push(port);
+                        return Accepted::NoDescriptors;
+                    }
+                    // The client went away before it was accepted.
+                    _ => {}
+                },
+            }
+        }
+        self.accept_again.push(port);
+        Accepted::Going
+    }
+
+    fn admit(
+        &mut self,
+        port: u16,
+        socket: TcpStream,
+        peer: SocketAddr,
+        listeners: &mut Listeners,
+        registry: &Registry,
+    ) {
+        // A failure here is a client that is gone again, or one that no socket
+        // of the server would take: dropping refuses it.
+        let Ok(local) = socket.local_addr() else {
+            return;
+        };
+        let Some(target) = listeners.pick(port, local, peer) else {
+            return;
+        };
+        let _ = socket.set_nodelay(true);
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(Slot::default());
+            (self.slots.len() - 1) as u32
+        });
+        let slot = &mut self.slots[index as usize];
+        slot.generation = (slot.generation + 1) & 0x7fff_ffff;
+        let token = Token(CLIENT_TOKENS | (slot.generation as usize) << 32 | index as usize);
+        let mut socket = socket;
+        if registry
+            .register(&mut socket, token, Interest::READABLE | Interest::WRITABLE)
+            .is_err()
+        {
+            self.free.push(index);
+            return;
+        }
+        let id = loop {
+            self.counter = self.counter.wrapping_add(1);
+            let id = ConnId::new(self.gateway, self.stream.incarnation(), self.counter);
+            // Only after four thousand million connections can one be in use.
+            if self.table.get(id).is_none() {
+                break id;
+            }
+        };
+        let connection = Arc::new(Connection::new(id, token, socket));
+        self.table.insert(connection.clone());
+        self.slots[index as usize].client = Some(Client {
+            connection,
+            received: 0,
+            readable: false,
+            ending: false,
+            input_over: false,
+            reset: false,
+            queued: false,
+        });
+        self.stream.push(&Event::Connect {
+            conn: id,
+            listener: target.listener,
+            local: target.local.as_bytes(),
+            peer: target.peer.as_bytes(),
+        });
+    }
+
+    fn index_of(&self, token: Token) -> Option<u32> {
+        let index = token.0 as u32;
+        let generation = (token.0 >> 32) as u32 & 0x7fff_ffff;
+        let slot = self.slots.get(index as usize)?;
+        (slot.generation == generation && slot.client.is_some()).then_some(index)
+    }
+
+    fn client(&mut self, index: u32) -> Option<&mut Client> {
+        self.slots[index as usize].client.as_mut()
+    }
+
+    /// Handles what the system reported of a client's socket.
+    pub fn ready(&mut self, token: Token, event: &mio::event::Event) {
+        let Some(index) = self.index_of(token) else {
+            return;
+        };
+        if event.is_writable() {
+            self.flush(index);
+        }
+        if event.is_readable() || event.is_read_closed() || event.is_error() {
+            if let Some(client) = self.client(index) {
+                client.readable = true;
+                client.ending |= event.is_read_closed() || event.is_error();
+            }
+            self.read(index);
+        }
+        if event.is_error() {
+            self.lost(index);
+        }
+    }
+
+    fn flush(&mut self, index: u32) {
+        if let Some(client) = self.client(index) {
+            let effects = client.connection.flush();
+            self.effects(index, effects);
+        }
+    }
+
+    /// Carries out what an operation of the writing thread called for.
+    pub fn carry_out(&mut self, token: Token, effects: Effects) {
+        if let Some(index) = self.index_of(token) {
+            self.effects(index, effects);
+        }
+    }
+
+    fn effects(&mut self, index: u32, effects: Effects) {
+        if effects.broken {
+            self.lost(index);
+        }
+        if effects.finished {
+            self.remove(index);
+        } else if effects.drained {
+            let Some(client) = &self.slots[index as usize].client else {
+                return;
+            };
+            let conn = client.connection.id();
+            let offset = client.connection.tell_drained();
+            self.stream.push(&Event::Drained { conn, offset });
+        }
+    }
+
+    /// The server has read input of a client whose window was used up.
+    pub fn resume(&mut self, token: Token) {
+        if let Some(index) = self.index_of(token) {
+            self.read(index);
+        }
+    }
+
+    fn read(&mut self, index: u32) {
+        let full = self.is_full();
+        let Some(client) = self.slots[index as usize].client.as_mut() else {
+            return;
+        };
+        if !client.input_over && client.connection.is_closed() {
+            client.input_over = true;
+        }
+        let connection = client.connection.clone();
+        let conn = connection.id();
+        for _ in 0..READS_AT_ONCE {
+            if full || client.input_over || !client.readable {
+                break;
+            }
+            let window = connection.window(client.received);
+            if window == 0 {
+                return;
+            }
+            let limit = READ_CHUNK.min(window as usize);
+            let result = self
+                .stream
+                .push_data(conn, |buffer| read_some(connection.socket(), buffer, limit));
+            match result {
+                Ok(0) => {
+                    client.input_over = true;
+                    self.stream.push(&Event::Eof { conn });
+                }
+                Ok(n) => {
+                    client.received += n as u64;
+                    // Less than asked for: the socket is empty, and reports
+                    // again when that changes, unless it already told its end.
+                    client.readable = n == limit || client.ending;
+                }
+                Err(Errno::AGAIN) => client.readable = false,
+                Err(Errno::INTR) => {}
+                Err(_) => {
+                    self.lost(index);
+                    return;
+                }
+            }
+        }
+        if client.readable && !client.input_over && !client.queued {
+            client.queued = true;
+            self.again.push(index);
+        }
+    }
+
+    /// The client is gone.
+    fn lost(&mut self, index: u32) {
+        let Some(client) = self.client(index) else {
+            return;
+        };
+        client.input_over = true;
+        let first = !std::mem::replace(&mut client.reset, true);
+        let closed = client.connection.is_closed();
+        let conn = client.connection.id();
+        let effects = client.connection.abandon();
+        if first && !closed {
+            self.stream.push(&Event::Reset { conn });
+        }
+        if effects.finished {
+            self.remove(index);
+        }
+    }
+
+    fn remove(&mut self, index: u32) {
+        let slot = &mut self.slots[index as usize];
+        if let Some(client) = slot.client.take() {
+            self.table.remove(client.connection.id());
+            self.free.push(index);
+        }
+    }
+
+    /// This incarnation was declared down while alive: its clients are cut off
+    /// and the gateway starts afresh as `incarnation`.
+    pub fn start_afresh(&mut self, incarnation: u32) {
+        for slot in &mut self.slots {
+            if let Some(client) = slot.client.take() {
+                client.connection.abort_on_drop();
+            }
+        }
+        self.again.clear();
+        self.free = (0..self.slots.len() as u32).collect();
+        self.table.clear();
+        self.counter = 0;
+        self.stream = EventStream::new(self.gateway, incarnation);
+    }
+
+    /// The server is gone: clients get what it said, then the end.
+    pub fn close_all(&mut self) {
+        for index in 0..self.slots.len() as u32 {
+            if let Some(client) = self.client(index) {
+                client.input_over = true;
+                let effects = client.connection.close(false);
+                self.effects(index, effects);
+            }
+        }
+    }
+
+    /// Number of connections.
+    pub fn len(&self) -> usize {
+        self.slots.len() - self.free.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// The server's port, if `token` is that of a real listener.
+pub fn port_of(token: Token) -> Option<u16> {
+    u16::try_from(token.0.checked_sub(LISTENER_TOKENS)?).ok()
+}
+
+/// Whether `token` is that of a client.
+pub fn is_client(token: Token) -> bool {
+    token.0 & CLIENT_TOKENS != 0
+}
+
+/// Appends at most `limit` bytes of the socket to `buffer`, without clearing
+/// memory first that the kernel overwrites anyway.
+fn read_some(socket: &TcpStream, buffer: &mut Vec<u8>, limit: usize) -> rustix::io::Result<usize> {
+    buffer.reserve(limit);
+    let spare = &mut buffer.spare_capacity_mut()[..limit];
+    let read = rustix::io::read(socket, spare)?.0.len();
+    let len = buffer.len() + read;
+    // SAFETY: the kernel has written the `read` bytes behind the old length,
+    // which are within the capacity reserved above.
+    unsafe { buffer.set_len(len) };
+    Ok(read)
+}
+
+/// Raises the limit of open descriptors to what the system allows, because every
+/// client needs one.
+///
+/// # Errors
+/// What the system says.
+pub fn raise_descriptor_limit() -> io::Result<()> {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    Ok(setrlimit(Resource::Nofile, limit)?)
+}

@@ -1,0 +1,376 @@
+//! One client's socket and the output waiting for it.
+//!
+//! Two threads use a connection: one reads the socket and finishes writes when
+//! it becomes writable, the other writes the server's output to it directly, so
+//! that a reply costs no hand-over between threads. The lock is held for one
+//! non-blocking system call at most.
+
+use crate::{DRAIN_STEP, SEND_WINDOW};
+use crane_channel::epoch::ConnId;
+use mio::Token;
+use mio::net::TcpStream;
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+use std::io::{self, IoSlice, Write};
+use std::net::Shutdown;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// How the server ended its side.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum End {
+    Open,
+    Shutdown,
+    Close,
+}
+
+struct Outgoing {
+    /// Output that the socket has not taken, from `start` on.
+    pending: Vec<u8>,
+    start: usize,
+    /// Bytes that left, or were dropped because nobody takes them any more.
+    left: u64,
+    /// Value of `left` when the server's side was last told.
+    told: u64,
+    end: End,
+    /// The client is gone: output is counted and dropped.
+    broken: bool,
+}
+
+/// What an operation on a connection calls for.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct Effects {
+    /// Enough output left to tell the server's side (a `Drained` event).
+    pub drained: bool,
+    /// The client turned out to be gone (a `Reset` event).
+    pub broken: bool,
+    /// The server closed the connection and all output left: drop the socket.
+    pub finished: bool,
+}
+
+impl Effects {
+    /// Whether anything is called for.
+    pub fn any(self) -> bool {
+        self != Self::default()
+    }
+}
+
+/// A client's connection.
+pub struct Connection {
+    id: ConnId,
+    token: Token,
+    socket: TcpStream,
+    out: Mutex<Outgoing>,
+    /// Input bytes that the server has read.
+    consumed: AtomicU64,
+    /// The reader stopped because the window is used up.
+    stalled: AtomicBool,
+}
+
+impl Connection {
+    /// A connection whose socket is known to the reading thread as `token`.
+    pub fn new(id: ConnId, token: Token, socket: TcpStream) -> Self {
+        let out = Outgoing {
+            pending: Vec::new(),
+            start: 0,
+            left: 0,
+            told: 0,
+            end: End::Open,
+            broken: false,
+        };
+        Self {
+            id,
+            token,
+            socket,
+            out: Mutex::new(out),
+            consumed: AtomicU64::new(0),
+            stalled: AtomicBool::new(false),
+        }
+    }
+
+    /// The connection's id in the log.
+    pub fn id(&self) -> ConnId {
+        self.id
+    }
+
+    /// How the reading thread knows the socket.
+    pub fn token(&self) -> Token {
+        self.token
+    }
+
+    /// The socket. Only the reading thread reads from it.
+    pub fn socket(&self) -> &TcpStream {
+        &self.socket
+    }
+
+    fn out(&self) -> MutexGuard<'_, Outgoing> {
+        self.out.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes output of the server, in parts that belong together, writing what
+    /// the socket takes now.
+    pub fn send(&self, parts: &[&[u8]]) -> Effects {
+        let mut out = self.out();
+        if out.end != End::Open {
+            return Effects::default();
+        }
+        let whole: usize = parts.iter().map(|p| p.len()).sum();
+        if out.broken {
+            return out.break_off(whole, false);
+        }
+        let mut done = 0;
+        if out.pending.is_empty() {
+            match write_now(&self.socket, parts, whole) {
+                Ok(n) => done = n,
+                Err(_) => return out.break_off(whole, true),
+            }
+            out.left += done as u64;
+        }
+        if done < whole {
+            // The server's side keeps the window; if it does not, this client
+            // must not be allowed to take the node's memory.
+            if out.pending.len() - out.start + whole - done > 2 * SEND_WINDOW as usize {
+                return out.break_off(whole - done, true);
+            }
+            for part in parts {
+                let skip = done.min(part.len());
+                out.pending.extend_from_slice(&part[skip..]);
+                done -= skip;
+            }
+        }
+        out.effects(false)
+    }
+
+    /// Goes on with pending output; to be called when the socket is writable.
+    pub fn flush(&self) -> Effects {
+        let mut out = self.out();
+        if out.pending.is_empty() {
+            return Effects::default();
+        }
+        let rest = &out.pending[out.start..];
+        match write_now(&self.socket, &[rest], rest.len()) {
+            Ok(n) => {
+                out.start += n;
+                out.left += n as u64;
+            }
+            Err(_) => return out.break_off(0, true),
+        }
+        if out.start == out.pending.len() {
+            // Not kept: a connection that was slow once needs no buffer later.
+            out.pending = Vec::new();
+            out.start = 0;
+            self.apply_end(&out);
+        } else if out.start > 1 << 20 {
+            let start = out.start;
+            out.pending.drain(..start);
+            out.start = 0;
+        }
+        out.effects(false)
+    }
+
+    /// The server will send no more; the client learns it behind all output.
+    pub fn shutdown(&self) -> Effects {
+        self.end(End::Shutdown)
+    }
+
+    /// The server closed the connection. With `reset` the client sees an abort
+    /// at once, else the end behind all output.
+    pub fn close(&self, reset: bool) -> Effects {
+        if reset {
+            self.abort_on_drop();
+            let mut out = self.out();
+            out.end = End::Close;
+            return out.break_off(0, false);
+        }
+        self.end(End::Close)
+    }
+
+    fn end(&self, end: End) -> Effects {
+        let mut out = self.out();
+        out.end = out.end.max(end);
+        if out.pending.is_empty() {
+            self.apply_end(&out);
+        }
+        out.effects(false)
+    }
+
+    /// Tells the client that nothing more will come, once nothing is pending.
+    fn apply_end(&self, out: &Outgoing) {
+        if out.end != End::Open && !out.broken {
+            // Fails only when the client is gone already.
+            let _ = self.socket.shutdown(Shutdown::Write);
+        }
+    }
+
+    /// The client is gone: from now on output is dropped.
+    pub fn abandon(&self) -> Effects {
+        self.out().break_off(0, false)
+    }
+
+    /// Makes the drop of the socket an abort (RST) instead of an orderly end.
+    pub fn abort_on_drop(&self) {
+        // Without it the client sees an orderly end, which is second best.
+        let _ = rustix::net::sockopt::set_socket_linger(&self.socket, Some(Duration::ZERO));
+    }
+
+    /// Whether the server has closed the connection (output may be pending).
+    pub fn is_closed(&self) -> bool {
+        self.out().end == End::Close
+    }
+
+    /// Bytes of output that left; the server's side is taken as told.
+    pub fn tell_drained(&self) -> u64 {
+        let mut out = self.out();
+        out.told = out.left;
+        out.left
+    }
+
+    /// Notes that the server has read `total` bytes of input. Returns whether
+    /// the reader had stopped for the window and must be told.
+    pub fn consumed(&self, total: u64) -> bool {
+        self.consumed.fetch_max(total, Ordering::SeqCst);
+        self.stalled.load(Ordering::SeqCst) && self.stalled.swap(false, Ordering::SeqCst)
+    }
+
+    /// How many bytes may be read when `received` were read so far. When none,
+    /// the next [`consumed`](Self::consumed) reports that the reader waits.
+    pub fn window(&self, received: u64) -> u64 {
+        let open = || {
+            let ahead = received.saturating_sub(self.consumed.load(Ordering::SeqCst));
+            crate::INPUT_WINDOW.saturating_sub(ahead)
+        };
+        let window = open();
+        if window > 0 {
+            return window;
+        }
+        self.stalled.store(true, Ordering::SeqCst);
+        // Again: the server may have read between the look and the mark.
+        open()
+    }
+}
+
+impl Outgoing {
+    /// Drops pending output and `more` bytes, because the client is gone.
+    fn break_off(&mut self, more: usize, noticed: bool) -> Effects {
+        let noticed = noticed && !self.broken;
+        self.broken = true;
+        self.left += (self.pending.len() - self.start + more) as u64;
+        self.pending = Vec::new();
+        self.start = 0;
+        self.effects(noticed)
+    }
+
+    fn effects(&self, broken: bool) -> Effects {
+        Effects {
+            drained: self.end == End::Open && self.left - self.told > DRAIN_STEP,
+            broken: broken && self.end != End::Close,
+            finished: self.end == End::Close && self.pending.is_empty(),
+        }
+    }
+}
+
+/// Parts written with one system call.
+const PARTS_AT_ONCE: usize = 32;
+
+/// Writes until all is written or the socket takes no more. It must have said
+/// so, not only have taken a part: only then does the kernel report when it is
+/// writable again.
+fn write_now(mut socket: &TcpStream, parts: &[&[u8]], whole: usize) -> io::Result<usize> {
+    let mut done = 0;
+    while done < whole {
+        let result = match parts {
+            [one] => socket.write(&one[done..]),
+            many => socket.write_vectored(&behind(many, done)),
+        };
+        match result {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(n) => done += n,
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(done)
+}
+
+/// What is left of `parts` behind the first `done` bytes.
+fn behind<'a>(parts: &[&'a [u8]], mut done: usize) -> Vec<IoSlice<'a>> {
+    let mut rest = Vec::with_capacity(parts.len().min(PARTS_AT_ONCE));
+    for &part in parts {
+        let skip = done.min(part.len());
+        done -= skip;
+        if skip < part.len() {
+            rest.push(IoSlice::new(&part[skip..]));
+            if rest.len() == PARTS_AT_ONCE {
+                break;
+            }
+        }
+    }
+    rest
+}
+
+/// Hashes connection ids, whose low bits count up: one multiplication is enough.
+#[derive(Default)]
+pub struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for &b in bytes {
+            self.write_u64(b.into());
+        }
+    }
+
+    fn write_u64(&mut self, n: u64) {
+        let mixed = (self.0 ^ n).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.0 = mixed ^ (mixed >> 32);
+    }
+}
+
+type ById = HashMap<ConnId, Arc<Connection>, BuildHasherDefault<IdHasher>>;
+
+/// The connections that this gateway holds, by id, for both threads.
+#[derive(Default)]
+pub struct ConnectionTable {
+    by_id: Mutex<ById>,
+}
+
+impl ConnectionTable {
+    fn lock(&self) -> MutexGuard<'_, ById> {
+        self.by_id.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The connection with this id.
+    pub fn get(&self, id: ConnId) -> Option<Arc<Connection>> {
+        self.lock().get(&id).cloned()
+    }
+
+    /// Adds a connection.
+    pub fn insert(&self, connection: Arc<Connection>) {
+        self.lock().insert(connection.id(), connection);
+    }
+
+    /// Forgets a connection.
+    pub fn remove(&self, id: ConnId) {
+        self.lock().remove(&id);
+    }
+
+    /// Forgets all connections.
+    pub fn clear(&self) {
+        self.lock().clear();
+    }
+
+    /// Number of connections.
+    pub fn len(&self) -> usize {
+        self.lock().len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}

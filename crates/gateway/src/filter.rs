@@ -1,0 +1,331 @@
+//! Exactly once: which events of a committed entry count.
+//!
+//! A gateway offers its events again after every change of leader or lost
+//! connection, so the log may hold them several times. Every replica drops the
+//! repetitions by the same rule, from the log alone: each number of a
+//! (gateway, incarnation) counts once and in order; a higher incarnation ends
+//! the lower one, and nothing of an ended incarnation counts.
+
+use crane_channel::epoch::{
+    Batch, BatchHead, Entry, EpochHead, Event, Malformed, encode_batch, encode_head,
+};
+
+/// What the log says of one gateway.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct GatewayState {
+    /// The highest incarnation seen; 0 before the first.
+    pub incarnation: u32,
+    /// Number of the next event that counts.
+    pub next_seq: u64,
+    /// Whether this incarnation was declared down.
+    pub down: bool,
+    /// Whether any event of this incarnation has counted: only then can it have
+    /// connections that somebody must close.
+    pub used: bool,
+}
+
+/// What becomes of a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// All its events count.
+    Whole,
+    /// All but the first `0` events, which were there before, count.
+    Tail(u16),
+    /// All its events were there before.
+    Duplicate,
+    /// Events before it are missing; the gateway will offer them again.
+    Gap,
+    /// Its incarnation has ended.
+    Ended,
+}
+
+/// The state that decides, a function of the log up to some entry.
+#[derive(Clone, Debug)]
+pub struct Filter {
+    gateways: Vec<GatewayState>,
+    /// Highest gateway id seen, to keep walks short.
+    highest: u8,
+    epochs: u64,
+    last_time: u64,
+    seeded: bool,
+}
+
+impl Default for Filter {
+    fn default() -> Self {
+        Self {
+            gateways: vec![GatewayState::default(); 256],
+            highest: 0,
+            epochs: 0,
+            last_time: 0,
+            seeded: false,
+        }
+    }
+}
+
+impl Filter {
+    /// The state before the first entry.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// What the log says of `gateway`.
+    pub fn gateway(&self, gateway: u8) -> GatewayState {
+        self.gateways[usize::from(gateway)]
+    }
+
+    /// All gateways that appear in the log.
+    pub fn gateways(&self) -> impl Iterator<Item = (u8, GatewayState)> + '_ {
+        (1..=self.highest)
+            .map(|g| (g, self.gateway(g)))
+            .filter(|(_, s)| s.incarnation != 0)
+    }
+
+    /// Epochs so far.
+    pub fn epochs(&self) -> u64 {
+        self.epochs
+    }
+
+    /// Time of the last epoch, nanoseconds since the Unix epoch; 0 before the first.
+    pub fn last_time(&self) -> u64 {
+        self.last_time
+    }
+
+    /// Whether any epoch carried a seed.
+    pub fn seeded(&self) -> bool {
+        self.seeded
+    }
+
+    /// What would become of a numbered batch that came next.
+    pub fn judge(&self, head: &BatchHead) -> Verdict {
+        let state = self.gateway(head.gateway);
+        let (next, ended) = match head.incarnation.cmp(&state.incarnation) {
+            std::cmp::Ordering::Less => (0, true),
+            std::cmp::Ordering::Equal => (state.next_seq, state.down),
+            std::cmp::Ordering::Greater => (1, false),
+        };
+        if ended {
+            Verdict::Ended
+        } else if head.first_seq == next {
+            Verdict::Whole
+        } else if head.first_seq > next {
+            Verdict::Gap
+        } else {
+            match head.first_seq.saturating_add(head.events.into()) {
+                end if end > next => Verdict::Tail((next - head.first_seq) as u16),
+                _ => Verdict::Duplicate,
+            }
+        }
+    }
+
+    /// Takes a numbered batch into account. Returns the verdict and the lower
+    /// incarnation that it ended, when that one may have open connections.
+    pub fn take(&mut self, head: &BatchHead) -> (Verdict, Option<u32>) {
+        let verdict = self.judge(head);
+        let state = &mut self.gateways[usize::from(head.gateway)];
+        let mut ended = None;
+        if head.incarnation > state.incarnation {
+            if state.used && !state.down {
+                ended = Some(state.incarnation);
+            }
+            *state = GatewayState {
+                incarnation: head.incarnation,
+                next_seq: 1,
+                ..GatewayState::default()
+            };
+            self.highest = self.highest.max(head.gateway);
+        }
+        if let Verdict::Whole | Verdict::Tail(_) = verdict {
+            state.next_seq = head.first_seq + u64::from(head.events);
+            state.used |= head.events > 0;
+        }
+        (verdict, ended)
+    }
+
+    /// Declares an incarnation of a gateway down. Returns whether that is news.
+    pub fn declare_down(&mut self, gateway: u8, incarnation: u32) -> bool {
+        let state = &mut self.gateways[usize::from(gateway)];
+        let news = match incarnation.cmp(&state.incarnation) {
+            std::cmp::Ordering::Less => false,
+            std::cmp::Ordering::Equal => !state.down && incarnation != 0,
+            std::cmp::Ordering::Greater => true,
+        };
+        if news {
+            if incarnation > state.incarnation {
+                *state = GatewayState {
+                    incarnation,
+                    next_seq: 1,
+                    ..GatewayState::default()
+                };
+            }
+            state.down = true;
+            self.highest = self.highest.max(gateway);
+        }
+        news
+    }
+
+    /// Takes the head of an entry into account, as [`admit`](Self::admit) does.
+    pub fn take_head(&mut self, head: &EpochHead) {
+        self.epochs += 1;
+        self.last_time = self.last_time.max(head.time);
+        self.seeded |= head.seed.is_some();
+    }
+
+    /// Filters the next committed entry. Returns false when all of it counts as
+    /// it is, which is the usual case and copies nothing; true when `out` holds
+    /// the entry to use instead.
+    ///
+    /// # Errors
+    /// When the bytes are not an entry of this version. The state is then
+    /// undefined: the log must not be applied any further.
+    pub fn admit(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Result<bool, Malformed> {
+        let entry = Entry::decode(bytes)?;
+        self.take_head(&entry.head);
+        let mut rewrite = Rewrite::default();
+        for (nth, batch) in entry.batches().enumerate() {
+            let batch = batch?;
+            let clean = if batch.head.gateway == 0 {
+                self.admit_control(&entry, nth, &batch, &mut rewrite, out)?
+            } else {
+                self.admit_numbered(&entry, nth, &batch, &mut rewrite, out)?
+            };
+            if clean && rewrite.active {
+                rewrite.add(&batch.head, batch.bytes, out);
+            }
+        }
+        if rewrite.active {
+            rewrite.finish(out);
+        }
+        Ok(rewrite.active)
+    }
+
+    /// Returns whether the batch counts as it is; otherwise what counts of it
+    /// was written to the rewrite.
+    fn admit_numbered(
+        &mut self,
+        entry: &Entry<'_>,
+        nth: usize,
+        batch: &Batch<'_>,
+        rewrite: &mut Rewrite,
+        out: &mut Vec<u8>,
+    ) -> Result<bool, Malformed> {
+        let (verdict, ended) = self.take(&batch.head);
+        if ended.is_none() && verdict == Verdict::Whole {
+            return Ok(true);
+        }
+        rewrite.begin(entry, nth, out)?;
+        if let Some(incarnation) = ended {
+            let down = Event::GatewayDown {
+                gateway: batch.head.gateway,
+                incarnation,
+            };
+            rewrite.add_control(&down, out);
+        }
+        match verdict {
+            Verdict::Whole => rewrite.add(&batch.head, batch.bytes, out),
+            Verdict::Tail(skip) => {
+                let mut events = batch.events();
+                for event in events.by_ref().take(skip.into()) {
+                    event?;
+                }
+                let head = BatchHead {
+                    first_seq: batch.head.first_seq + u64::from(skip),
+                    events: batch.head.events - skip,
+                    ..batch.head
+                };
+                rewrite.add(&head, events.remaining_bytes(), out);
+            }
+            Verdict::Duplicate | Verdict::Gap | Verdict::Ended => {}
+        }
+        Ok(false)
+    }
+
+    fn admit_control(
+        &mut self,
+        entry: &Entry<'_>,
+        nth: usize,
+        batch: &Batch<'_>,
+        rewrite: &mut Rewrite,
+        out: &mut Vec<u8>,
+    ) -> Result<bool, Malformed> {
+        // News that is not news is rare: look first, rewrite only if needed.
+        let mut counted = Vec::new();
+        let mut all = true;
+        for event in batch.events() {
+            let event = event?;
+            let counts = match event {
+                Event::GatewayDown {
+                    gateway,
+                    incarnation,
+                } => gateway != 0 && self.declare_down(gateway, incarnation),
+                _ => true,
+            };
+            all &= counts;
+            if counts {
+                counted.push(event);
+            }
+        }
+        if !all {
+            rewrite.begin(entry, nth, out)?;
+            for event in &counted {
+                rewrite.add_control(event, out);
+            }
+        }
+        Ok(all)
+    }
+}
+
+/// An entry that is being written anew because some of it does not count.
+#[derive(Default)]
+struct Rewrite {
+    active: bool,
+    batches: u16,
+}
+
+impl Rewrite {
+    /// Starts with the head and the first `clean` batches of `entry`.
+    fn begin(
+        &mut self,
+        entry: &Entry<'_>,
+        clean: usize,
+        out: &mut Vec<u8>,
+    ) -> Result<(), Malformed> {
+        if !self.active {
+            self.active = true;
+            out.clear();
+            encode_head(&entry.head, 0, |b| out.extend_from_slice(b));
+            for batch in entry.batches().take(clean) {
+                let batch = batch?;
+                self.add(&batch.head, batch.bytes, out);
+            }
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, head: &BatchHead, events: &[u8], out: &mut Vec<u8>) {
+        encode_batch(head, events, |b| out.extend_from_slice(b));
+        self.batches += 1;
+    }
+
+    fn add_control(&mut self, event: &Event<'_>, out: &mut Vec<u8>) {
+        let mut events = Vec::with_capacity(event.encoded_len());
+        event.encode(|b| events.extend_from_slice(b));
+        self.add(&control_head(1), &events, out);
+    }
+
+    fn finish(&self, out: &mut [u8]) {
+        crate::entry::set_batches(out, self.batches);
+    }
+}
+
+/// The head of a batch of `events` control events.
+pub fn control_head(events: u16) -> BatchHead {
+    BatchHead {
+        gateway: 0,
+        incarnation: 0,
+        first_seq: 0,
+        events,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,33 @@
+//! Client sockets to numbered log events, and server outputs to client sockets.
+//!
+//! Every replica is a gateway: it accepts clients on the ports that its server
+//! listens on, numbers what they do (connections, bytes, ends) and offers it to
+//! the log; what its own server answers goes back to the sockets.
+//!
+//! * [`stream`]: this gateway's events, numbered, kept until they are in the log;
+//! * [`filter`]: which events of a committed entry count, from the log alone;
+//! * [`entry`]: batches of several gateways to one log entry;
+//! * [`listeners`]: which real port stands for which listening socket of the server;
+//! * [`connection`]: one client's socket and the output waiting for it;
+//! * [`clients`]: all of them, their reading side and their windows.
+//!
+//! Nothing here knows consensus; nothing blocks.
+
+pub mod address;
+pub mod clients;
+pub mod connection;
+pub mod entry;
+pub mod filter;
+pub mod listeners;
+pub mod stream;
+
+/// Bytes read from a client at a time, and so the longest `Data` event.
+pub const READ_CHUNK: usize = 64 << 10;
+/// Bytes of a client's input that may wait for the server to read them.
+pub const INPUT_WINDOW: u64 = 1 << 20;
+/// Output bytes after which a gateway tells the server's side that they left.
+pub const DRAIN_STEP: u64 = 512 << 10;
+/// Bytes of output that may wait for one client; kept by the server's side.
+pub const SEND_WINDOW: u64 = 4 << 20;
+/// Encoded events that may wait to be committed before clients are not read.
+pub const UNACKNOWLEDGED_LIMIT: usize = 64 << 20;

@@ -1,0 +1,268 @@
+//! Which real port stands for which listening socket of the server.
+//!
+//! The server may listen on the same port with several sockets (one a family,
+//! one an address, several with `SO_REUSEPORT`); clients reach all of them
+//! through one real socket of the gateway.
+
+use crate::address::{RawAddress, to_v6};
+use mio::net::TcpListener;
+use mio::{Interest, Registry, Token};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+
+/// The token of the listener for port `p` of the server is `LISTENER_TOKENS + p`.
+pub const LISTENER_TOKENS: usize = 1 << 20;
+
+/// A port could not be listened on.
+#[derive(Debug)]
+pub struct ListenError {
+    /// The real address.
+    pub address: SocketAddr,
+    /// The server's own port.
+    pub port: u16,
+    /// What the system said.
+    pub error: io::Error,
+}
+
+impl fmt::Display for ListenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            address,
+            port,
+            error,
+        } = self;
+        write!(
+            f,
+            "cannot listen on {address} for the server's port {port}: {error}; "
+        )?;
+        match error.kind() {
+            io::ErrorKind::AddrInUse => write!(
+                f,
+                "end the program that uses it, or map port {port} to another in port_map"
+            ),
+            io::ErrorKind::PermissionDenied => {
+                write!(f, "map port {port} to one above 1023 in port_map")
+            }
+            _ => write!(f, "check listen_host and port_map"),
+        }
+    }
+}
+
+impl std::error::Error for ListenError {}
+
+/// The listening socket of the server that a client reached, and the addresses
+/// that the server is told.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Target {
+    /// Listener id, as in the `Listen` output.
+    pub listener: u32,
+    /// The server's side.
+    pub local: RawAddress,
+    /// The client's side.
+    pub peer: RawAddress,
+}
+
+/// The server's listening sockets and the gateway's own behind them.
+pub struct Listeners {
+    host: IpAddr,
+    port_map: BTreeMap<u16, u16>,
+    announced: BTreeMap<u32, SocketAddr>,
+    open: BTreeMap<u16, TcpListener>,
+    enabled: bool,
+    turn: usize,
+}
+
+impl Listeners {
+    /// No listeners yet. Real ones will be on `host`, for port `p` of the server
+    /// at `port_map[p]`, or `p` itself.
+    pub fn new(host: IpAddr, port_map: BTreeMap<u16, u16>) -> Self {
+        Self {
+            host,
+            port_map,
+            announced: BTreeMap::new(),
+            open: BTreeMap::new(),
+            enabled: false,
+            turn: 0,
+        }
+    }
+
+    /// The server listens. Returns the real address if one was opened for it.
+    ///
+    /// # Errors
+    /// When the real address cannot be listened on.
+    pub fn announce(
+        &mut self,
+        listener: u32,
+        address: SocketAddr,
+        registry: &Registry,
+    ) -> Result<Option<SocketAddr>, ListenError> {
+        self.announced.insert(listener, address);
+        self.open_port(address.port(), registry)
+    }
+
+    /// From now on real listeners are opened: the replica has caught up.
+    /// Returns the addresses opened now.
+    ///
+    /// # Errors
+    /// The first that cannot be listened on.
+    pub fn enable(&mut self, registry: &Registry) -> Result<Vec<SocketAddr>, ListenError> {
+        self.enabled = true;
+        let ports: Vec<u16> = self.announced.values().map(SocketAddr::port).collect();
+        let mut opened = Vec::new();
+        for port in ports {
+            opened.extend(self.open_port(port, registry)?);
+        }
+        Ok(opened)
+    }
+
+    fn open_port(
+        &mut self,
+        port: u16,
+        registry: &Registry,
+    ) -> Result<Option<SocketAddr>, ListenError> {
+        if !self.enabled || self.open.contains_key(&port) {
+            return Ok(None);
+        }
+        let real = self.port_map.get(&port).copied().unwrap_or(port);
+        let address = SocketAddr::new(self.host, real);
+        let fail = |error| ListenError {
+            address,
+            port,
+            error,
+        };
+        let mut socket = TcpListener::bind(address).map_err(fail)?;
+        let token = Token(LISTENER_TOKENS + usize::from(port));
+        registry
+            .register(&mut socket, token, Interest::READABLE)
+            .map_err(fail)?;
+        self.open.insert(port, socket);
+        Ok(Some(address))
+    }
+
+    /// The server closed a listening socket. Returns whether a real one closed.
+    pub fn withdraw(&mut self, listener: u32) -> bool {
+        let Some(address) = self.announced.remove(&listener) else {
+            return false;
+        };
+        let port = address.port();
+        let used = self.announced.values().any(|a| a.port() == port);
+        !used && self.open.remove(&port).is_some()
+    }
+
+    /// Closes all real listeners; the server's stay announced.
+    pub fn close(&mut self) {
+        self.enabled = false;
+        self.open.clear();
+    }
+
+    /// The real listener for a port of the server.
+    pub fn socket(&self, port: u16) -> Option<&TcpListener> {
+        self.open.get(&port)
+    }
+
+    /// Pairs of the server's port and the real address.
+    pub fn addresses(&self) -> impl Iterator<Item = (u16, SocketAddr)> + '_ {
+        let real = |(&p, s): (&u16, &TcpListener)| Some((p, s.local_addr().ok()?));
+        self.open.iter().filter_map(real)
+    }
+
+    /// Chooses the server's listening socket for a client that reached the
+    /// gateway at `local`: of the client's family if there is one, bound to the
+    /// address that was reached rather than to another, and in turn where the
+    /// server has several alike. `None` when no socket of the server takes
+    /// clients of this family.
+    pub fn pick(&mut self, port: u16, local: SocketAddr, peer: SocketAddr) -> Option<Target> {
+        let local_ip = local.ip().to_canonical();
+        let peer_ip = peer.ip().to_canonical();
+        let rank = |bound: &SocketAddr| match (bound.ip(), peer_ip) {
+            (IpAddr::V6(_), IpAddr::V4(_)) => Some(0),
+            (IpAddr::V4(_), IpAddr::V6(_)) => None,
+            (ip, _) if ip == local_ip => Some(3),
+            (ip, _) if ip.is_unspecified() => Some(2),
+            _ => Some(1),
+        };
+        let candidates = || {
+            self.announced
+                .iter()
+                .filter(|(_, bound)| bound.port() == port)
+                .filter_map(|(&id, bound)| Some((rank(bound)?, id, *bound)))
+        };
+        let best = candidates().map(|c| c.0).max()?;
+        let alike: Vec<_> = candidates().filter(|c| c.0 == best).collect();
+        let (_, listener, bound) = alike[self.turn % alike.len()];
+        self.turn = self.turn.wrapping_add(1);
+        let own = if bound.ip().is_unspecified() {
+            local_ip
+        } else {
+            bound.ip()
+        };
+        let (own, peer_ip) = if bound.is_ipv6() {
+            (to_v6(own), to_v6(peer_ip))
+        } else {
+            (own, peer_ip)
+        };
+        Some(Target {
+            listener,
+            local: SocketAddr::new(own, port).into(),
+            peer: SocketAddr::new(peer_ip, peer.port()).into(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::address::parse;
+
+    fn listeners(bound: &[(u32, &str)]) -> Listeners {
+        let mut listeners = Listeners::new("127.0.0.1".parse().unwrap(), BTreeMap::new());
+        for (id, address) in bound {
+            listeners.announced.insert(*id, address.parse().unwrap());
+        }
+        listeners
+    }
+
+    fn pick(listeners: &mut Listeners, local: &str, peer: &str) -> Option<(u32, String, String)> {
+        let target = listeners.pick(80, local.parse().unwrap(), peer.parse().unwrap())?;
+        let text = |raw: RawAddress| parse(raw.as_bytes()).unwrap().to_string();
+        Some((target.listener, text(target.local), text(target.peer)))
+    }
+
+    #[test]
+    fn the_clients_own_family_comes_first() {
+        let mut both = listeners(&[(1, "[::]:80"), (2, "0.0.0.0:80")]);
+        let got = pick(&mut both, "127.0.0.1:8080", "10.0.0.9:5000");
+        let want = (2, "127.0.0.1:80".into(), "10.0.0.9:5000".into());
+        assert_eq!(got, Some(want));
+        let mut six = listeners(&[(1, "[::]:80")]);
+        let got = pick(&mut six, "127.0.0.1:8080", "10.0.0.9:5000");
+        let want = (
+            1,
+            "[::ffff:127.0.0.1]:80".into(),
+            "[::ffff:10.0.0.9]:5000".into(),
+        );
+        assert_eq!(got, Some(want));
+        let mut four = listeners(&[(2, "0.0.0.0:80")]);
+        assert_eq!(pick(&mut four, "[::1]:8080", "[::1]:5000"), None);
+    }
+
+    #[test]
+    fn the_server_sees_an_address_that_it_bound() {
+        let mut own = listeners(&[(1, "192.0.2.7:80"), (2, "192.0.2.8:80")]);
+        let got = pick(&mut own, "192.0.2.8:8080", "10.0.0.9:5000").unwrap();
+        assert_eq!((got.0, got.1.as_str()), (2, "192.0.2.8:80"));
+        let got = pick(&mut own, "127.0.0.1:8080", "10.0.0.9:5000").unwrap();
+        assert!(got.1.starts_with("192.0.2."));
+    }
+
+    #[test]
+    fn sockets_alike_take_turns() {
+        let mut alike = listeners(&[(1, "0.0.0.0:80"), (2, "0.0.0.0:80")]);
+        let ids: Vec<_> = (0..4)
+            .map(|_| pick(&mut alike, "127.0.0.1:80", "10.0.0.9:5000").unwrap().0)
+            .collect();
+        assert_eq!(ids, [1, 2, 1, 2]);
+    }
+}
