@@ -1,0 +1,92 @@
+//! What consensus produces: messages to send and entries to apply.
+
+use crate::peers::Peers;
+use crate::publish::Publisher;
+use crane_consensus::{Message, Output, Role};
+use crane_gateway::filter::Filter;
+
+/// The receiving end of [`crane_consensus::Node::process`].
+pub struct Core<'a> {
+    /// The connections to the other replicas.
+    pub peers: Peers,
+    /// What the log says up to the last entry applied.
+    pub filter: Filter,
+    /// The log ring.
+    pub publisher: Publisher<'a>,
+    /// Index and term of the last entry applied.
+    pub applied: (u64, u64),
+    /// The latest change of role, term or leader, not yet handled.
+    pub change: Option<(Role, u64, Option<u64>)>,
+    /// Replicas to which a message could not be sent.
+    pub unsent: Vec<u64>,
+    /// Why the log cannot be applied any further.
+    pub failure: Option<String>,
+    rewritten: Vec<u8>,
+}
+
+impl<'a> Core<'a> {
+    /// The state before the first entry.
+    pub fn new(peers: Peers, publisher: Publisher<'a>) -> Self {
+        Self {
+            peers,
+            filter: Filter::new(),
+            publisher,
+            applied: (0, 0),
+            change: None,
+            unsent: Vec::new(),
+            failure: None,
+            rewritten: Vec::new(),
+        }
+    }
+
+    fn apply(&mut self, index: u64, data: &[u8]) -> Result<(), String> {
+        let changed = self
+            .filter
+            .admit(data, &mut self.rewritten)
+            .map_err(|bad| {
+                format!(
+                    "entry {index} of the log cannot be read at byte {}: it was written by another \
+                 version of crane; run the same version on all replicas",
+                    bad.offset
+                )
+            })?;
+        let entry = if changed { &self.rewritten } else { data };
+        if entry.len() > self.publisher.max_entry() {
+            return Err(format!(
+                "entry {index} of the log has {} bytes, more than a server can be given: it was \
+                 written by another version of crane; run the same version on all replicas",
+                entry.len()
+            ));
+        }
+        self.publisher.publish(index, entry);
+        Ok(())
+    }
+}
+
+impl Output for Core<'_> {
+    fn send(&mut self, to: u64, msg: Message) {
+        let sent = u8::try_from(to).is_ok_and(|peer| self.peers.send_raft(peer, &msg));
+        if !sent && !self.unsent.contains(&to) {
+            self.unsent.push(to);
+        }
+    }
+
+    fn committed(&mut self, index: u64, term: u64, data: &[u8]) {
+        // An entry without data only begins a leader's term.
+        if !data.is_empty()
+            && let Err(why) = self.apply(index, data)
+        {
+            self.failure = Some(why);
+            return;
+        }
+        self.applied = (index, term);
+    }
+
+    fn role_changed(&mut self, role: Role, term: u64, leader: Option<u64>) {
+        self.change = Some((role, term, leader));
+    }
+
+    fn accepts_committed(&mut self) -> bool {
+        self.failure.is_none() && !self.publisher.is_full()
+    }
+}

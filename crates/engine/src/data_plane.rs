@@ -1,0 +1,426 @@
+//! The data-plane thread: one loop for clients, replicas, ticks and the log.
+//!
+//! A turn of the loop takes everything that is there, puts all inputs into as
+//! few entries as possible, writes and syncs once, and publishes what is
+//! committed. Network input comes before ticks, so that a replica that was
+//! stopped for a moment sees its leader's messages before it stands for
+//! election.
+
+mod agree;
+mod catch_up;
+
+use crate::agreement::Comparing;
+use crate::clock::Timer;
+use crate::commit::Core;
+use crate::config::Config;
+use crate::error::EngineError;
+use crate::gateways::Gateways;
+use crate::lead::{Leading, Proposal};
+use crate::message::ToGateway;
+use crate::peers::{Arrival, LINK_TOKENS, PEER_LISTENER, Peers};
+use crate::publish::Publisher;
+use crate::shared::{Shared, Work, lock};
+use catch_up::CatchUp;
+use crane_consensus::wire::kind;
+use crane_consensus::{Node, RealDisk};
+use crane_gateway::clients::{self, Accepted, Clients};
+use crane_gateway::listeners::Listeners;
+use mio::event::Event;
+use mio::{Events, Poll, Token};
+use serde_json::json;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+/// The token of the inbox's waker.
+pub const WAKER: Token = Token(0);
+const TIMER: Token = Token(1);
+/// The tick that consensus counts in.
+const TICK: Duration = Duration::from_millis(25);
+/// Ticks made up for after a stall, at most.
+const TICKS_AT_ONCE: u32 = 2;
+const EVENTS_AT_ONCE: usize = 1024;
+/// Time between two attempts to hand the leadership over.
+const HAND_OVER_EVERY: Duration = Duration::from_secs(5);
+/// Consensus takes no proposals for an election time-out while it hands over.
+const HAND_OVER_TAKES: Duration = Duration::from_millis(600);
+
+/// The state of the thread.
+pub struct DataPlane<'a> {
+    shared: &'a Shared,
+    config: &'a Config,
+    poll: Poll,
+    node: Node<RealDisk>,
+    core: Core<'a>,
+    clients: Clients,
+    listeners: Listeners,
+    leading: Leading,
+    gateways: Gateways,
+    comparing: Comparing,
+    catch_up: CatchUp,
+    timer: Timer,
+    next_tick: Instant,
+    /// An entry that consensus was too busy to take.
+    held: Option<Proposal>,
+    /// When the log last took events of this gateway, or they were first sent.
+    acknowledged_at: Instant,
+    /// Since when this replica leads without being able to propose.
+    unready_since: Option<Instant>,
+    handed_over_at: Option<Instant>,
+    /// No proposals before this moment: the leadership is being handed over.
+    paused_until: Option<Instant>,
+    /// A proposal was refused: what is in the log up to here must be applied
+    /// before the leader knows again what the log will say.
+    begin_after: u64,
+    starved_since: Option<Instant>,
+    epochs_proposed: u64,
+    bubbles_proposed: u64,
+    work: Vec<Work>,
+    arrivals: Vec<(u8, Arrival)>,
+}
+
+impl<'a> DataPlane<'a> {
+    /// Opens the sockets and takes the node over.
+    ///
+    /// # Errors
+    /// When an address cannot be listened on, or no descriptor is left.
+    pub fn new(
+        shared: &'a Shared,
+        config: &'a Config,
+        poll: Poll,
+        node: Node<RealDisk>,
+        peers: Peers,
+    ) -> Result<Self, EngineError> {
+        let timer = Timer::new(poll.registry(), TIMER).map_err(|e| {
+            EngineError::new(format!("cannot make a timer: {e}; raise RLIMIT_NOFILE"))
+        })?;
+        let now = Instant::now();
+        // SAFETY: this thread is made once per segment, and takes the
+        // producer's end only here.
+        let publisher = unsafe { Publisher::new(&shared.segment, &shared.interest.space) };
+        Ok(Self {
+            shared,
+            config,
+            poll,
+            node,
+            core: Core::new(peers, publisher),
+            clients: Clients::new(config.id, 0, shared.table.clone()),
+            listeners: Listeners::new(config.listen_host, config.port_map.clone()),
+            leading: Leading::default(),
+            gateways: Gateways::new(config.id),
+            comparing: Comparing::new(),
+            catch_up: CatchUp::default(),
+            timer,
+            next_tick: now,
+            held: None,
+            acknowledged_at: now,
+            unready_since: None,
+            handed_over_at: None,
+            paused_until: None,
+            begin_after: 0,
+            starved_since: None,
+            epochs_proposed: 0,
+            bubbles_proposed: 0,
+            work: Vec::new(),
+            arrivals: Vec::new(),
+        })
+    }
+
+    /// Runs until the engine stops or cannot go on.
+    pub fn run(mut self) {
+        let mut events = Events::with_capacity(EVENTS_AT_ONCE);
+        while !self.shared.stopping() {
+            let waiting = self.clients.has_more() || self.core.peers.has_more();
+            let timeout = if waiting {
+                Duration::ZERO
+            } else {
+                self.next_tick.saturating_duration_since(Instant::now())
+            };
+            match self.poll.poll(&mut events, Some(timeout)) {
+                Err(e) if e.kind() != io::ErrorKind::Interrupted => {
+                    self.shared.fail(format!(
+                        "waiting for events failed: {e}; restart this replica"
+                    ));
+                    return;
+                }
+                _ => {}
+            }
+            if let Err(why) = self.turn(&events) {
+                self.shared.fail(why);
+            }
+            if lock(&self.shared.fatal).is_some() {
+                // Everything is closed by the drop, so that clients and the
+                // other replicas notice at once.
+                return;
+            }
+        }
+        self.finish();
+    }
+
+    fn turn(&mut self, events: &Events) -> Result<(), String> {
+        for event in events {
+            self.dispatch(event);
+        }
+        self.core.peers.go_on(&self.shared.notices);
+        let accepted = self
+            .clients
+            .go_on(&mut self.listeners, self.poll.registry());
+        self.note_accepted(accepted);
+        self.do_work()?;
+        self.take_arrivals()?;
+        self.tick();
+        self.agree()?;
+        self.check_caught_up()?;
+        self.core.peers.flush();
+        self.publish_figures();
+        Ok(())
+    }
+
+    fn dispatch(&mut self, event: &Event) {
+        let token = event.token();
+        if clients::is_client(token) {
+            self.clients.ready(token, event);
+        } else if let Some(port) = clients::port_of(token) {
+            let registry = self.poll.registry();
+            let accepted = self.clients.accept(port, &mut self.listeners, registry);
+            self.note_accepted(accepted);
+        } else if token == TIMER {
+            self.timer.fired();
+            self.shared
+                .interest
+                .deadline
+                .store(u64::MAX, Ordering::SeqCst);
+        } else if token == PEER_LISTENER {
+            self.core.peers.accept(self.poll.registry());
+        } else if token.0 >= LINK_TOKENS {
+            self.core.peers.ready(token, event, &self.shared.notices);
+        }
+    }
+
+    fn note_accepted(&mut self, accepted: Accepted) {
+        if accepted == Accepted::NoDescriptors && self.starved_since.is_none() {
+            self.starved_since = Some(Instant::now());
+            self.shared.notices.warn(
+                "no file descriptors are left for more clients; raise the limit of open files \
+                 (ulimit -n) of this replica",
+            );
+        }
+    }
+
+    /// What the output thread left to this one.
+    fn do_work(&mut self) -> Result<(), String> {
+        let mut work = std::mem::take(&mut self.work);
+        self.shared.inbox.take(&mut work);
+        for item in work.drain(..) {
+            match item {
+                Work::Effects(token, effects) => self.clients.carry_out(token, effects),
+                Work::Resume(token) => self.clients.resume(token),
+                Work::Listen { listener, address } => {
+                    let registry = self.poll.registry();
+                    let opened = self.listeners.announce(listener, address, registry);
+                    if let Some(real) = opened.map_err(|e| e.to_string())? {
+                        self.note_listening(address.port(), real);
+                    }
+                }
+                Work::Unlisten(listener) => {
+                    if self.listeners.withdraw(listener) {
+                        self.figure_listening();
+                    }
+                }
+                Work::ServerGone => {
+                    self.listeners.close();
+                    self.figure_listening();
+                    self.clients.close_all();
+                    self.hand_over();
+                }
+            }
+        }
+        self.work = work;
+        Ok(())
+    }
+
+    fn note_listening(&self, port: u16, real: SocketAddr) {
+        self.shared.notices.add(
+            "listening",
+            json!({ "port": port, "address": real.to_string() }),
+        );
+        self.figure_listening();
+    }
+
+    fn figure_listening(&self) {
+        lock(&self.shared.figures).listening = self.listeners.addresses().collect();
+    }
+
+    fn take_arrivals(&mut self) -> Result<(), String> {
+        let mut arrivals = std::mem::take(&mut self.arrivals);
+        self.core.peers.take_arrivals(&mut arrivals);
+        for (peer, arrival) in arrivals.drain(..) {
+            match arrival {
+                Arrival::Raft(message) => {
+                    // The sender is who the connection says, not the message.
+                    if message.from == u64::from(peer) {
+                        self.node.step(message).map_err(|e| e.to_string())?;
+                    }
+                }
+                Arrival::Gateway(message) => self.hear_gateway(peer, message),
+                Arrival::Hashes(report) => {
+                    let peers = &mut self.core.peers;
+                    self.comparing.compare(peer, report, self.shared, peers);
+                }
+                Arrival::Connected { new_life } => self.peer_connected(peer, new_life),
+                Arrival::Lost => {
+                    self.leading.forget(peer);
+                    self.node.peer_unreachable(peer.into());
+                }
+            }
+        }
+        self.arrivals = arrivals;
+        Ok(())
+    }
+
+    fn peer_connected(&mut self, peer: u8, new_life: bool) {
+        self.comparing.connected(peer);
+        if new_life {
+            let view = self.leading.view().unwrap_or(&self.core.filter);
+            self.gateways.replaced(peer, view.gateway(peer).incarnation);
+        }
+        if self.leading.is_ready() {
+            self.send_target(peer);
+        }
+        if self.node.leader() == Some(peer.into()) {
+            self.greet_leader(peer);
+        }
+    }
+
+    /// Tells a replica how far the log goes, so that it knows when it has
+    /// caught up.
+    fn send_target(&mut self, peer: u8) {
+        let target = ToGateway::Target(self.node.last_index());
+        self.core.peers.add(peer, kind::GATEWAY, &target.encode());
+    }
+
+    /// Tells a leader, or a new connection to it, where this gateway is, and
+    /// offers everything again that is not in the log.
+    fn greet_leader(&mut self, leader: u8) {
+        if self.catch_up.is_done() {
+            let incarnation = self.clients.stream_ref().incarnation();
+            let started = ToGateway::Started(incarnation).encode();
+            self.core.peers.add(leader, kind::GATEWAY, &started);
+        }
+        self.clients.stream().rewind();
+    }
+
+    fn hear_gateway(&mut self, peer: u8, message: ToGateway) {
+        match message {
+            ToGateway::Batch(bytes) => {
+                if self.node.is_leader()
+                    && let Err(what) = self.leading.offer(peer, bytes)
+                {
+                    self.shared.notices.warn(format!(
+                        "replica {peer} sent {what}; run the same version of crane on all replicas"
+                    ));
+                }
+            }
+            ToGateway::Started(incarnation) => self.gateways.started(peer, incarnation),
+            ToGateway::Target(index) => self.catch_up.aim(index),
+        }
+    }
+
+    fn tick(&mut self) {
+        let now = Instant::now();
+        if now < self.next_tick {
+            return;
+        }
+        let behind = (now - self.next_tick).as_nanos() / TICK.as_nanos();
+        for _ in 0..=behind.min(u128::from(TICKS_AT_ONCE - 1)) {
+            self.node.tick();
+        }
+        self.next_tick += TICK;
+        if self.next_tick <= now {
+            self.next_tick = now + TICK;
+        }
+        self.core.peers.tick(self.poll.registry());
+        self.gateways.check(&mut self.leading, &self.core.peers);
+        self.comparing.tick(self.shared, &mut self.core.peers);
+        self.offer_again(now);
+        self.watch_leading(now);
+        if self.starved_since.is_some() {
+            self.clients.retry_starved();
+            if self
+                .starved_since
+                .is_some_and(|s| now > s + Duration::from_secs(60))
+            {
+                self.starved_since = None;
+            }
+        }
+    }
+
+    /// A leader whose own server cannot take part does not propose what the
+    /// others need: it hands over.
+    fn watch_leading(&mut self, now: Instant) {
+        let stuck = self.node.is_leader() && !self.leading.is_ready();
+        if !stuck {
+            self.unready_since = None;
+        }
+        let since = *self.unready_since.get_or_insert(now);
+        let replaying =
+            stuck && now > since + Duration::from_secs(1) && self.core.publisher.is_full();
+        let gone = self.shared.server_gone.load(Ordering::SeqCst);
+        if replaying || (gone && self.node.is_leader()) {
+            self.hand_over();
+        }
+    }
+
+    fn hand_over(&mut self) {
+        let recently = |at: Instant| at.elapsed() < HAND_OVER_EVERY;
+        if !self.node.is_leader() || self.handed_over_at.is_some_and(recently) {
+            return;
+        }
+        let progress = self.node.progress();
+        let active = progress.iter().filter(|p| p.recent_active);
+        if let Some(best) = active.max_by_key(|p| p.matched) {
+            let now = Instant::now();
+            self.handed_over_at = Some(now);
+            self.paused_until = Some(now + HAND_OVER_TAKES);
+            self.node.transfer_leader(best.id);
+        }
+    }
+
+    fn publish_figures(&self) {
+        let mut figures = lock(&self.shared.figures);
+        figures.role = role_name(self.node.role());
+        figures.term = self.node.term();
+        figures.leader = self.node.leader().unwrap_or(0);
+        figures.commit = self.node.commit();
+        figures.applied = self.node.applied();
+        figures.published = self.core.publisher.last();
+        figures.last_index = self.node.last_index();
+        figures.connections = self.clients.len();
+        figures.epochs_proposed = self.epochs_proposed;
+        figures.bubbles_proposed = self.bubbles_proposed;
+        figures.caught_up = self.catch_up.is_done();
+        figures.incarnation = self.clients.stream_ref().incarnation();
+    }
+
+    /// An orderly end: another replica leads at once, the log is closed.
+    fn finish(mut self) {
+        if !self.shared.abrupt.load(Ordering::SeqCst) {
+            self.handed_over_at = None;
+            self.hand_over();
+            while self.node.has_urgent() && self.node.process(&mut self.core).is_ok() {}
+            self.core.peers.flush();
+            if let Err(e) = self.node.close() {
+                self.shared.fail(e.to_string());
+            }
+        }
+    }
+}
+
+fn role_name(role: crane_consensus::Role) -> &'static str {
+    match role {
+        crane_consensus::Role::Leader => "leader",
+        crane_consensus::Role::Follower => "follower",
+        crane_consensus::Role::PreCandidate | crane_consensus::Role::Candidate => "candidate",
+    }
+}

@@ -1,0 +1,241 @@
+//! From gathered events to agreed epochs: forward or propose, write, publish.
+
+use super::{DataPlane, role_name};
+use crate::bubble;
+use crate::clock::wall_clock;
+use crate::lead::{Bubble, Proposal};
+use crane_consensus::wire::kind;
+use crane_consensus::{ProposeError, Role};
+use serde_json::json;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+/// Entries proposed before they are written, at most.
+const PROPOSALS_AT_ONCE: usize = 8;
+/// Pause after consensus refused a proposal.
+const AFTER_REFUSAL: Duration = Duration::from_millis(50);
+/// Bytes proposed and not committed above which the leader waits.
+const UNCOMMITTED_COMFORT: usize = 32 << 20;
+/// Events that the log has not taken for so long are offered again.
+const OFFER_AGAIN: Duration = Duration::from_secs(1);
+
+impl DataPlane<'_> {
+    /// Goes on until nothing is left that could go on now.
+    pub(super) fn agree(&mut self) -> Result<(), String> {
+        loop {
+            self.forward();
+            let proposed = self.propose()?;
+            self.process()?;
+            let changed = self.after_process()?;
+            if !proposed && !changed {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Sends this gateway's events to the leader, if that is another replica.
+    fn forward(&mut self) {
+        let Some(leader) = self.node.leader().and_then(|l| u8::try_from(l).ok()) else {
+            return;
+        };
+        if leader == self.config.id {
+            return;
+        }
+        let stream = self.clients.stream();
+        let mut any = false;
+        while stream.has_unsent() && self.core.peers.has_room(leader) {
+            let first = !stream.has_sent();
+            let Some((_, bytes)) = stream.take_unsent() else {
+                break;
+            };
+            self.core.peers.add(leader, kind::GATEWAY, bytes);
+            any = true;
+            if first {
+                self.acknowledged_at = Instant::now();
+            }
+        }
+        if any {
+            // Before this replica's own disk.
+            self.core.peers.flush();
+        }
+    }
+
+    /// Proposes what waits. Returns whether there was anything.
+    fn propose(&mut self) -> Result<bool, String> {
+        if self
+            .paused_until
+            .is_some_and(|until| Instant::now() < until)
+        {
+            return Ok(false);
+        }
+        self.paused_until = None;
+        let mut any = false;
+        for _ in 0..PROPOSALS_AT_ONCE {
+            let Some(proposal) = self.held.take().or_else(|| self.next_proposal()) else {
+                break;
+            };
+            let Proposal {
+                entry,
+                foreign,
+                bubble,
+            } = proposal;
+            // The core keeps the bytes even when it refuses them, so look first.
+            if self.node.uncommitted_bytes() > UNCOMMITTED_COMFORT {
+                self.held = Some(Proposal {
+                    entry,
+                    foreign,
+                    bubble,
+                });
+                break;
+            }
+            match self.node.propose(entry) {
+                Ok(()) => {
+                    self.leading.proposed(self.node.last_index(), foreign);
+                    if bubble {
+                        self.bubbles_proposed += 1;
+                    } else {
+                        self.epochs_proposed += 1;
+                    }
+                    any = true;
+                }
+                Err(ProposeError::TooLarge { len, max }) => {
+                    return Err(format!(
+                        "an entry of {len} bytes was made but the log takes {max}; run the same \
+                         version of crane on all replicas"
+                    ));
+                }
+                // What the view counts as proposed is not: the leader begins
+                // anew when it has applied its log, and the gateways offer
+                // their events again.
+                Err(ProposeError::Busy | ProposeError::NotLeader { .. }) => {
+                    self.leading.reset();
+                    self.clients.stream().rewind();
+                    self.begin_after = self.node.last_index();
+                    self.paused_until = Some(Instant::now() + AFTER_REFUSAL);
+                    break;
+                }
+            }
+        }
+        // Clients of other gateways wait for their commit; own clients do not
+        // need the followers to know at once, heartbeats tell them soon.
+        let lazy = !self.leading.foreign_in_flight();
+        self.node.set_lazy_commit(lazy);
+        Ok(any)
+    }
+
+    fn next_proposal(&mut self) -> Option<Proposal> {
+        let wall = wall_clock();
+        let own = self.clients.stream();
+        let bubble = if self.leading.has_events(own) {
+            Bubble::None
+        } else {
+            let published = self.core.publisher.last();
+            let timer = &mut self.timer;
+            bubble::look(self.shared, &self.leading, published, wall, timer)
+        };
+        let header = self.shared.segment.header();
+        let drawn = header.random_drawn.load(Ordering::Relaxed);
+        let budget = self.config.budget;
+        self.leading
+            .next(own, bubble, budget, wall, drawn, fresh_seed)
+    }
+
+    /// Writes, sends and applies.
+    fn process(&mut self) -> Result<(), String> {
+        while self.node.has_urgent() || (self.node.backlog() > 0 && !self.core.publisher.is_full())
+        {
+            self.node
+                .process(&mut self.core)
+                .map_err(|e| e.to_string())?;
+            self.core.publisher.announce();
+            if let Some(why) = self.core.failure.take() {
+                return Err(why);
+            }
+        }
+        self.core.publisher.announce();
+        Ok(())
+    }
+
+    /// Draws the consequences. Returns whether there may be more to do now.
+    fn after_process(&mut self) -> Result<bool, String> {
+        for peer in std::mem::take(&mut self.core.unsent) {
+            self.node.peer_unreachable(peer);
+        }
+        let mut more = false;
+        if let Some((role, term, leader)) = self.core.change.take() {
+            self.role_changed(role, term, leader);
+            more = true;
+        }
+        let (applied, term) = self.core.applied;
+        let begins =
+            term == self.node.term() && applied >= self.begin_after && self.paused_until.is_none();
+        if self.node.is_leader() && !self.leading.is_ready() && begins {
+            self.leading.begin(&self.core.filter);
+            self.catch_up.aim(applied);
+            self.gateways.check(&mut self.leading, &self.core.peers);
+            let peers: Vec<u8> = self.core.peers.ids().collect();
+            for peer in peers {
+                self.send_target(peer);
+            }
+            more = true;
+        }
+        self.leading.committed(applied);
+        more |= self.take_acknowledgement()?;
+        Ok(more)
+    }
+
+    fn role_changed(&mut self, role: Role, term: u64, leader: Option<u64>) {
+        self.leading.reset();
+        self.held = None;
+        self.begin_after = 0;
+        self.paused_until = None;
+        self.shared.notices.add(
+            "role",
+            json!({ "role": role_name(role), "term": term, "leader": leader }),
+        );
+        match leader.and_then(|l| u8::try_from(l).ok()) {
+            Some(leader) if leader != self.config.id => self.greet_leader(leader),
+            _ => self.clients.stream().rewind(),
+        }
+    }
+
+    /// Looks what the log says of this gateway's own events.
+    fn take_acknowledgement(&mut self) -> Result<bool, String> {
+        if !self.catch_up.is_done() {
+            return Ok(false);
+        }
+        let state = self.core.filter.gateway(self.config.id);
+        let own = self.clients.stream_ref().incarnation();
+        if state.incarnation > own || (state.incarnation == own && state.down) {
+            self.shared.notices.warn(
+                "the other replicas took this one for dead; its clients' connections were closed",
+            );
+            self.begin_incarnation(state.incarnation.max(own) + 1)?;
+            return Ok(true);
+        }
+        if state.incarnation == own && self.clients.stream().acknowledge(state.next_seq) {
+            self.acknowledged_at = Instant::now();
+        }
+        Ok(false)
+    }
+
+    /// Offers events again that were sent long ago and are not in the log.
+    pub(super) fn offer_again(&mut self, now: Instant) {
+        if self.clients.stream().has_sent() && now > self.acknowledged_at + OFFER_AGAIN {
+            self.acknowledged_at = now;
+            self.clients.stream().rewind();
+        }
+    }
+}
+
+/// Fresh entropy of the system.
+fn fresh_seed() -> [u8; 32] {
+    let mut seed = [0; 32];
+    let mut filled = 0;
+    while filled < seed.len() {
+        // Fails only when interrupted, before the system has collected enough.
+        let flags = rustix::rand::GetRandomFlags::empty();
+        filled += rustix::rand::getrandom(&mut seed[filled..], flags).unwrap_or(0);
+    }
+    seed
+}

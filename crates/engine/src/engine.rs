@@ -1,0 +1,177 @@
+//! An engine from its making to its end.
+
+use crate::clock::wall_clock;
+use crate::config::{Config, Durability};
+use crate::data_plane::{DataPlane, WAKER};
+use crate::error::EngineError;
+use crate::notice::Notices;
+use crate::peers::Peers;
+use crate::server_output;
+use crate::shared::{Shared, Work, lock};
+use crane_channel::ring::Consumer;
+use crane_channel::segment::{Segment, Settings};
+use crane_consensus::{Node, RealDisk};
+use mio::{Poll, Waker};
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+
+/// One replica's engine. All methods may be called from any thread.
+pub struct Engine {
+    config: Arc<Config>,
+    shared: Arc<Shared>,
+    unstarted: Mutex<Option<(Poll, Node<RealDisk>)>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Engine {
+    /// Opens the log and makes the segment.
+    ///
+    /// # Errors
+    /// For a wrong configuration, a log that is another's or damaged, or when
+    /// the segment cannot be made; one line that says what to do.
+    pub fn open(config_json: &str) -> Result<Self, EngineError> {
+        let config = Config::from_json(config_json)?;
+        let system = |what: &'static str| {
+            move |e: io::Error| {
+                EngineError::new(format!("cannot make {what}: {e}; raise RLIMIT_NOFILE"))
+            }
+        };
+        let node = open_node(&config)?;
+        let settings = Settings {
+            replica: config.id,
+            quantum: config.quantum,
+            trace: config.trace,
+        };
+        let segment = Segment::create(&config.segment, settings).map_err(|e| {
+            EngineError::new(format!(
+                "cannot make the segment {}: {e}; it needs room on a tmpfs that this user may \
+                 write to",
+                config.segment.display()
+            ))
+        })?;
+        let poll = Poll::new().map_err(system("an event queue"))?;
+        let waker = Waker::new(poll.registry(), WAKER).map_err(system("a waker"))?;
+        let notices = Notices::new().map_err(system("an event descriptor"))?;
+        Ok(Self {
+            shared: Arc::new(Shared::new(segment, waker, notices)),
+            config: Arc::new(config),
+            unstarted: Mutex::new(Some((poll, node))),
+            threads: Mutex::new(Vec::new()),
+        })
+    }
+
+    /// Starts the threads.
+    ///
+    /// # Errors
+    /// When the replica's own address cannot be listened on, or the engine was
+    /// started before.
+    pub fn start(&self) -> Result<(), EngineError> {
+        let Some((poll, node)) = lock(&self.unstarted).take() else {
+            return Err(EngineError::new(
+                "the engine was started before; make a new one",
+            ));
+        };
+        // Every client needs a descriptor; without the right it works with fewer.
+        let _ = crane_gateway::clients::raise_descriptor_limit();
+        let peers = Peers::new(&self.config, node.incarnation(), poll.registry())?;
+        let (shared, config) = (self.shared.clone(), self.config.clone());
+        self.spawn("crane-data", move || {
+            match DataPlane::new(&shared, &config, poll, node, peers) {
+                Ok(data_plane) => data_plane.run(),
+                Err(e) => {
+                    shared.fail(e.to_string());
+                }
+            }
+        })?;
+        let shared = self.shared.clone();
+        self.spawn("crane-output", move || server_output::run(&shared))
+    }
+
+    fn spawn(&self, name: &str, body: impl FnOnce() + Send + 'static) -> Result<(), EngineError> {
+        let thread = std::thread::Builder::new().name(name.into()).spawn(body);
+        let thread = thread.map_err(|e| {
+            EngineError::new(format!("cannot start a thread: {e}; raise RLIMIT_NPROC"))
+        })?;
+        lock(&self.threads).push(thread);
+        Ok(())
+    }
+
+    /// The state as a JSON object, see the binding's documentation.
+    pub fn status(&self) -> String {
+        crate::status::status(&self.config, &self.shared).to_string()
+    }
+
+    /// A descriptor that is readable while [`next_event`](Self::next_event) has
+    /// something.
+    pub fn event_fd(&self) -> BorrowedFd<'_> {
+        self.shared.notices.descriptor()
+    }
+
+    /// The next event as a JSON object; `None` makes the descriptor unreadable
+    /// until there is another.
+    pub fn next_event(&self) -> Option<String> {
+        self.shared.notices.next()
+    }
+
+    /// The server's program has ended; `status` says how, for people.
+    pub fn server_exited(&self, status: &str) {
+        let first = !self.shared.server_gone.swap(true, Ordering::SeqCst);
+        if first {
+            self.shared
+                .notices
+                .add("server_exit", serde_json::json!({ "status": status }));
+        }
+        self.shared.inbox.add(Work::ServerGone);
+    }
+
+    /// Ends the threads and closes the log; another replica is asked to lead.
+    /// Clients are cut off. Does nothing the second time.
+    pub fn stop(&self) {
+        self.shared.stop.store(true, Ordering::SeqCst);
+        self.shared.inbox.poke();
+        Consumer::interrupt(&self.shared.segment.header().output);
+        let threads = std::mem::take(&mut *lock(&self.threads));
+        for thread in threads {
+            // A panic aborts the process, so there is nobody to report.
+            let _ = thread.join();
+        }
+        lock(&self.unstarted).take();
+    }
+
+    /// Ends the threads as if the process had been killed: nobody is told and
+    /// nothing is closed in order. For tests of exactly that.
+    pub fn kill(&self) {
+        self.shared.abrupt.store(true, Ordering::SeqCst);
+        self.stop();
+    }
+
+    /// The wall clock in the unit of virtual time, nanoseconds since the Unix
+    /// epoch.
+    pub fn now() -> u64 {
+        wall_clock()
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+fn open_node(config: &Config) -> Result<Node<RealDisk>, EngineError> {
+    let refuse = |e: crane_consensus::Error| EngineError::new(e.to_string());
+    let disk = RealDisk::open(&config.log_dir).map_err(refuse)?;
+    let peers = config.peers.keys().map(|&id| id.into()).collect();
+    let mut settings = crane_consensus::Config::new(config.id.into(), peers, config.cluster_id);
+    settings.durability = match config.durability {
+        Durability::Disk => crane_consensus::Durability::Disk,
+        Durability::Memory => crane_consensus::Durability::Memory,
+    };
+    settings.new_cluster = config.new_cluster;
+    settings.accept_memory_loss = config.accept_memory_loss;
+    let (node, _) = Node::open(settings, disk).map_err(refuse)?;
+    Ok(node)
+}

@@ -1,0 +1,38 @@
+//! One replica's engine: consensus, gateway and the segment tied together.
+//!
+//! Two threads. The **data-plane thread** does everything that waits in epoll:
+//! clients, other replicas, ticks, the log and its disk, and publishes committed
+//! epochs to the server ([`data_plane`]). The **output thread** sleeps on the
+//! server's output ring and writes replies to the clients' sockets itself
+//! ([`server_output`]), so that a reply costs no hand-over between threads.
+//! Neither polls; an idle engine wakes only for the ticks of consensus.
+
+#![warn(missing_docs)]
+
+mod agreement;
+mod bubble;
+mod clock;
+mod commit;
+pub mod config;
+mod data_plane;
+mod dump;
+mod engine;
+mod error;
+mod gateways;
+mod history;
+mod lead;
+mod link;
+mod message;
+mod notice;
+mod peers;
+mod publish;
+mod replayer;
+mod server_output;
+mod shared;
+mod status;
+
+pub use config::Config;
+pub use dump::dump_log;
+pub use engine::Engine;
+pub use error::EngineError;
+pub use replayer::{Replay, Replayer};

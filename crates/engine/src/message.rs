@@ -1,0 +1,61 @@
+//! What gateways and leaders say to each other, inside gateway frames.
+//!
+//! A frame whose first byte is not 0 is a batch of events exactly as it goes
+//! into the log (its first byte is the gateway's id), so that it needs no
+//! wrapping. Others begin with 0 and a kind.
+
+/// A message of a gateway to the leader, or back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ToGateway {
+    /// To the leader: an encoded batch.
+    Batch(Vec<u8>),
+    /// To the leader: the gateway that speaks is at this incarnation; lower
+    /// ones are over.
+    Started(u32),
+    /// From the leader: who has applied the log up to here has caught up.
+    Target(u64),
+}
+
+const STARTED: u8 = 1;
+const TARGET: u8 = 2;
+
+impl ToGateway {
+    /// Reads a frame's payload.
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        match bytes {
+            [0, STARTED, rest @ ..] => {
+                Some(Self::Started(u32::from_le_bytes(rest.try_into().ok()?)))
+            }
+            [0, TARGET, rest @ ..] => Some(Self::Target(u64::from_le_bytes(rest.try_into().ok()?))),
+            [0, ..] | [] => None,
+            batch => Some(Self::Batch(batch.to_vec())),
+        }
+    }
+
+    /// The payload of a frame.
+    pub fn encode(&self) -> Vec<u8> {
+        match self {
+            Self::Batch(bytes) => bytes.clone(),
+            Self::Started(incarnation) => [&[0, STARTED][..], &incarnation.to_le_bytes()].concat(),
+            Self::Target(index) => [&[0, TARGET][..], &index.to_le_bytes()].concat(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_survive_the_round_trip() {
+        for message in [
+            ToGateway::Batch(vec![3, 0, 1]),
+            ToGateway::Started(7),
+            ToGateway::Target(1 << 40),
+        ] {
+            assert_eq!(ToGateway::decode(&message.encode()), Some(message));
+        }
+        assert_eq!(ToGateway::decode(&[]), None);
+        assert_eq!(ToGateway::decode(&[0, 1, 2]), None);
+    }
+}

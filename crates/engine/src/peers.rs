@@ -1,0 +1,471 @@
+//! The connections between replicas.
+//!
+//! One per pair; the replica with the higher id dials. The first frame each way
+//! says who speaks; strangers, other clusters and replaced state directories
+//! are refused with a warning.
+
+use crate::config::Config;
+use crate::error::EngineError;
+use crate::history::Report;
+use crate::link::{Link, Phase, ReadResult};
+use crate::message::ToGateway;
+use crate::notice::Notices;
+use crane_consensus::Message;
+use crane_consensus::wire::{self, Frame, Hello, PROTOCOL_VERSION};
+use mio::net::{TcpListener, TcpStream};
+use mio::{Interest, Registry, Token};
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::io;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+/// The token of the listener for other replicas.
+pub const PEER_LISTENER: Token = Token(2);
+/// Tokens of connections to other replicas begin here.
+pub const LINK_TOKENS: usize = 1 << 10;
+/// Connections that have not said who they are, at most.
+const STRANGERS: usize = 64;
+const FIRST_BACK_OFF: Duration = Duration::from_millis(20);
+const LAST_BACK_OFF: Duration = Duration::from_millis(500);
+/// A connection that lasted so long was a good one.
+const LASTING: Duration = Duration::from_secs(1);
+const GREETING_TIMEOUT: Duration = Duration::from_secs(5);
+const WARN_AGAIN: Duration = Duration::from_secs(60);
+const READ_BUFFER: usize = 256 << 10;
+
+/// Something that came from another replica, in order.
+#[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "most arrivals are the large variant, on the path of every request"
+)]
+pub enum Arrival {
+    /// A connection is ready. `new_life`: it is another start of that replica
+    /// than the one known before.
+    Connected {
+        /// Its process is not the one known before.
+        new_life: bool,
+    },
+    /// The connection is gone.
+    Lost,
+    /// For the consensus core.
+    Raft(Message),
+    /// For or from a gateway.
+    Gateway(ToGateway),
+    /// Hashes of epochs.
+    Hashes(Report),
+}
+
+struct Peer {
+    address: SocketAddr,
+    link: Option<usize>,
+    /// How often its state directory had been opened, as it last said.
+    incarnation: u32,
+    /// When the last connection ended.
+    lost_since: Instant,
+    dial_at: Instant,
+    back_off: Duration,
+}
+
+/// All connections to other replicas.
+pub struct Peers {
+    own: u8,
+    hello: Hello,
+    hello_frame: Vec<u8>,
+    listener: TcpListener,
+    links: Vec<Option<Link>>,
+    peers: BTreeMap<u8, Peer>,
+    arrivals: Vec<(u8, Arrival)>,
+    /// Links with more to read.
+    again: Vec<usize>,
+    warned: BTreeMap<String, Instant>,
+    buffer: Vec<u8>,
+}
+
+/// Why a connection is given up.
+enum Failure {
+    Socket,
+    Warn(String),
+}
+
+impl From<io::Error> for Failure {
+    fn from(_: io::Error) -> Self {
+        Self::Socket
+    }
+}
+
+impl Peers {
+    /// Listens on the replica's own address; dials at the first
+    /// [`tick`](Self::tick).
+    ///
+    /// # Errors
+    /// When the address cannot be listened on.
+    pub fn new(
+        config: &Config,
+        incarnation: u32,
+        registry: &Registry,
+    ) -> Result<Self, EngineError> {
+        let address = config.own_address();
+        let fail = |e: io::Error| {
+            EngineError::new(format!(
+                "cannot listen on {address} for the other replicas: {e}; free it or correct \
+                 this replica's address in `peers`"
+            ))
+        };
+        let mut listener = TcpListener::bind(address).map_err(fail)?;
+        registry
+            .register(&mut listener, PEER_LISTENER, Interest::READABLE)
+            .map_err(fail)?;
+        let hello = Hello {
+            cluster_id: config.cluster_id,
+            replica: config.id.into(),
+            incarnation,
+            protocol: PROTOCOL_VERSION,
+        };
+        let mut hello_frame = Vec::new();
+        wire::encode_hello(&hello, &mut hello_frame);
+        let now = Instant::now();
+        let peer = |(&id, &address): (&u8, &SocketAddr)| {
+            let peer = Peer {
+                address,
+                link: None,
+                incarnation: 0,
+                lost_since: now,
+                dial_at: now,
+                back_off: FIRST_BACK_OFF,
+            };
+            (id != config.id).then_some((id, peer))
+        };
+        Ok(Self {
+            own: config.id,
+            hello,
+            hello_frame,
+            listener,
+            links: Vec::new(),
+            peers: config.peers.iter().filter_map(peer).collect(),
+            arrivals: Vec::new(),
+            again: Vec::new(),
+            warned: BTreeMap::new(),
+            buffer: vec![0; READ_BUFFER],
+        })
+    }
+
+    /// Takes what arrived, in order.
+    pub fn take_arrivals(&mut self, into: &mut Vec<(u8, Arrival)>) {
+        into.append(&mut self.arrivals);
+    }
+
+    /// The other replicas.
+    pub fn ids(&self) -> impl Iterator<Item = u8> + '_ {
+        self.peers.keys().copied()
+    }
+
+    /// Since when there is no connection to `peer`; `None` when there is one.
+    pub fn lost_since(&self, peer: u8) -> Option<Instant> {
+        let peer = self.peers.get(&peer)?;
+        peer.link.is_none().then_some(peer.lost_since)
+    }
+
+    fn link(&mut self, peer: u8) -> Option<(usize, &mut Link)> {
+        let slot = self.peers.get(&peer)?.link?;
+        Some((slot, self.links.get_mut(slot)?.as_mut()?))
+    }
+
+    /// Sends a message of the consensus core at once, because the disk comes
+    /// next. False when it was dropped.
+    pub fn send_raft(&mut self, to: u8, message: &Message) -> bool {
+        let Some((slot, link)) = self.link(to) else {
+            return false;
+        };
+        let sent = link.add(|out| wire::encode_raft(message, out));
+        if link.flush().is_err() {
+            self.drop_link(slot);
+            return false;
+        }
+        sent
+    }
+
+    /// Adds a frame for `to`, sent by the next [`flush`](Self::flush).
+    pub fn add(&mut self, to: u8, kind: u8, payload: &[u8]) -> bool {
+        self.link(to)
+            .is_some_and(|(_, link)| link.add_frame(kind, payload))
+    }
+
+    /// Whether there is a connection to `to` that takes more batches now.
+    pub fn has_room(&mut self, to: u8) -> bool {
+        self.link(to).is_some_and(|(_, link)| link.has_room())
+    }
+
+    /// Sends everything that was added.
+    pub fn flush(&mut self) {
+        for slot in 0..self.links.len() {
+            if let Some(link) = &mut self.links[slot]
+                && link.flush().is_err()
+            {
+                self.drop_link(slot);
+            }
+        }
+    }
+
+    /// Whether there is more to read without a new event.
+    pub fn has_more(&self) -> bool {
+        !self.again.is_empty()
+    }
+
+    /// Reads what was left over.
+    pub fn go_on(&mut self, notices: &Notices) {
+        for slot in std::mem::take(&mut self.again) {
+            self.read(slot, notices);
+        }
+    }
+
+    /// Dials whom it is time to dial, and gives up on silent strangers.
+    pub fn tick(&mut self, registry: &Registry) {
+        let now = Instant::now();
+        for slot in 0..self.links.len() {
+            let late =
+                |l: &Link| !matches!(l.phase, Phase::Ready(_)) && now > l.since + GREETING_TIMEOUT;
+            if self.links[slot].as_ref().is_some_and(late) {
+                self.drop_link(slot);
+            }
+        }
+        let due = |(&id, p): (&u8, &Peer)| {
+            let due = id < self.own && p.link.is_none() && now >= p.dial_at;
+            let dialling = || self.links.iter().flatten().any(|l| l.dialled == Some(id));
+            (due && !dialling()).then_some((id, p.address))
+        };
+        let due: Vec<_> = self.peers.iter().filter_map(due).collect();
+        for (id, address) in due {
+            self.back_off(id);
+            if let Ok(stream) = TcpStream::connect(address) {
+                let link = Link::new(stream, Phase::Connecting, Some(id), &self.hello_frame);
+                self.add_link(link, registry);
+            }
+        }
+    }
+
+    fn back_off(&mut self, id: u8) {
+        if let Some(peer) = self.peers.get_mut(&id) {
+            peer.dial_at = Instant::now() + peer.back_off;
+            peer.back_off = (peer.back_off * 2).min(LAST_BACK_OFF);
+        }
+    }
+
+    fn add_link(&mut self, mut link: Link, registry: &Registry) {
+        let free = self.links.iter().position(Option::is_none);
+        let slot = free.unwrap_or_else(|| {
+            self.links.push(None);
+            self.links.len() - 1
+        });
+        let token = Token(LINK_TOKENS + slot);
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        if registry.register(link.stream(), token, interest).is_ok() {
+            self.links[slot] = Some(link);
+        }
+    }
+
+    /// Accepts replicas that dial.
+    pub fn accept(&mut self, registry: &Registry) {
+        loop {
+            match self.listener.accept() {
+                Ok((stream, _)) => {
+                    let strangers = |l: &&Link| !matches!(l.phase, Phase::Ready(_));
+                    if self.links.iter().flatten().filter(strangers).count() >= STRANGERS {
+                        continue;
+                    }
+                    let link = Link::new(stream, Phase::Greeting, None, &self.hello_frame);
+                    link.set_options();
+                    self.add_link(link, registry);
+                }
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                // No descriptors: the other replica dials again.
+                Err(_) => return,
+            }
+        }
+    }
+
+    /// Handles what the system reported of a connection.
+    pub fn ready(&mut self, token: Token, event: &mio::event::Event, notices: &Notices) {
+        let slot = token.0 - LINK_TOKENS;
+        let Some(Some(link)) = self.links.get_mut(slot) else {
+            return;
+        };
+        if link.phase == Phase::Connecting {
+            match link.connected() {
+                Ok(true) => {
+                    link.phase = Phase::Greeting;
+                    link.set_options();
+                }
+                Ok(false) => return,
+                Err(_) => return self.drop_link(slot),
+            }
+        }
+        if event.is_read_closed() || event.is_error() {
+            link.end_reported();
+        }
+        if link.flush().is_err() {
+            return self.drop_link(slot);
+        }
+        if event.is_readable() || event.is_read_closed() || event.is_error() {
+            self.read(slot, notices);
+        }
+    }
+
+    fn read(&mut self, slot: usize, notices: &Notices) {
+        // Taken out, so that its frames can be handled while it is read.
+        let Some(mut link) = self.links.get_mut(slot).and_then(Option::take) else {
+            return;
+        };
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let result = link.read(&mut buffer, |link| self.take_frames(slot, link));
+        self.buffer = buffer;
+        self.links[slot] = Some(link);
+        match result {
+            Ok(ReadResult::Drained) => {}
+            Ok(ReadResult::More) => self.again.push(slot),
+            Ok(ReadResult::Closed) | Err(Failure::Socket) => self.drop_link(slot),
+            Err(Failure::Warn(text)) => {
+                self.warn(text, notices);
+                self.drop_link(slot);
+            }
+        }
+    }
+
+    fn take_frames(&mut self, slot: usize, link: &mut Link) -> Result<(), Failure> {
+        let mut phase = link.phase;
+        let dialled = link.dialled;
+        loop {
+            let frame = link.reader().next_frame().map_err(|e| {
+                Failure::Warn(format!("a connection between replicas was closed: {e}"))
+            })?;
+            let Some(frame) = frame else {
+                break;
+            };
+            let malformed = |peer: u8, what: &str| {
+                Failure::Warn(format!(
+                    "replica {peer} sent {what}; run the same version of crane on all replicas"
+                ))
+            };
+            let (peer, arrival) = match (phase, frame) {
+                (Phase::Ready(peer), Frame::Raft(bytes)) => {
+                    let message = wire::decode_raft(bytes)
+                        .map_err(|_| malformed(peer, "a message that cannot be read"))?;
+                    (peer, Arrival::Raft(message))
+                }
+                (Phase::Ready(peer), Frame::Gateway(bytes)) => {
+                    let message = ToGateway::decode(bytes)
+                        .ok_or_else(|| malformed(peer, "a gateway message that cannot be read"))?;
+                    (peer, Arrival::Gateway(message))
+                }
+                (Phase::Ready(peer), Frame::Hashes(bytes)) => {
+                    let report = Report::decode(bytes)
+                        .ok_or_else(|| malformed(peer, "hashes that cannot be read"))?;
+                    (peer, Arrival::Hashes(report))
+                }
+                (Phase::Greeting, Frame::Hello(hello)) => {
+                    let peer = self.welcome(&hello, dialled)?;
+                    phase = Phase::Ready(peer);
+                    self.make_ready(peer, slot, hello.incarnation);
+                    continue;
+                }
+                (Phase::Greeting, _) => {
+                    return Err(Failure::Warn(
+                        "a connection between replicas did not begin with a greeting".into(),
+                    ));
+                }
+                _ => continue,
+            };
+            self.arrivals.push((peer, arrival));
+        }
+        link.phase = phase;
+        Ok(())
+    }
+
+    /// Checks a greeting and says whose it is.
+    fn welcome(&mut self, hello: &Hello, dialled: Option<u8>) -> Result<u8, Failure> {
+        let refuse = |why: String| Err(Failure::Warn(why));
+        let replica = hello.replica;
+        if hello.cluster_id != self.hello.cluster_id {
+            return refuse(format!(
+                "replica {replica} of another cluster was refused; correct the addresses in `peers`"
+            ));
+        }
+        if hello.protocol != PROTOCOL_VERSION {
+            return refuse(format!(
+                "replica {replica} speaks protocol {} and this one {PROTOCOL_VERSION}; run the \
+                 same version of crane on all replicas",
+                hello.protocol
+            ));
+        }
+        let known = u8::try_from(replica).ok();
+        let known = known.and_then(|id| Some((id, self.peers.get_mut(&id)?)));
+        let Some((id, peer)) = known else {
+            return refuse(format!(
+                "replica {replica} was refused: it is not one of the other replicas here; \
+                 correct `id` or `peers`"
+            ));
+        };
+        if dialled.is_some_and(|d| d != id) {
+            return refuse(format!(
+                "the address {} of another replica was answered by replica {id}; correct the \
+                 addresses in `peers`",
+                self.peers[&dialled.unwrap_or(id)].address
+            ));
+        }
+        // A lower number is an empty directory that begins again (consensus
+        // sorts that out), or an old process that a newer one replaced: that
+        // one must not take the newer one's place while it is connected.
+        if hello.incarnation < peer.incarnation && peer.link.is_some() {
+            return refuse(format!(
+                "an earlier start of replica {id} was refused; end its old process"
+            ));
+        }
+        Ok(id)
+    }
+
+    fn make_ready(&mut self, id: u8, slot: usize, incarnation: u32) {
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        let new_life = peer.incarnation != 0 && peer.incarnation != incarnation;
+        peer.incarnation = incarnation;
+        if let Some(old) = peer.link.replace(slot) {
+            // What the old one still holds must not come after this.
+            self.links[old] = None;
+            self.again.retain(|&s| s != old);
+            self.arrivals.push((id, Arrival::Lost));
+        }
+        self.arrivals.push((id, Arrival::Connected { new_life }));
+    }
+
+    fn drop_link(&mut self, slot: usize) {
+        let Some(link) = self.links.get_mut(slot).and_then(Option::take) else {
+            return;
+        };
+        self.again.retain(|&s| s != slot);
+        if let Phase::Ready(id) = link.phase
+            && let Some(peer) = self.peers.get_mut(&id)
+            && peer.link == Some(slot)
+        {
+            peer.link = None;
+            peer.lost_since = Instant::now();
+            // One that was refused at once must not be dialled in a fast loop.
+            if peer.lost_since > link.since + LASTING {
+                peer.back_off = FIRST_BACK_OFF;
+            }
+            peer.dial_at = peer.lost_since + peer.back_off;
+            self.arrivals.push((id, Arrival::Lost));
+        }
+    }
+
+    fn warn(&mut self, text: String, notices: &Notices) {
+        let now = Instant::now();
+        self.warned.retain(|_, at| now < *at + WARN_AGAIN);
+        if let Entry::Vacant(first) = self.warned.entry(text) {
+            notices.warn(first.key().clone());
+            first.insert(now);
+        }
+    }
+}

@@ -1,0 +1,254 @@
+//! The output thread: from the output ring straight to the clients' sockets.
+//!
+//! It sleeps on the ring by futex. A reply is written by this thread to the
+//! client's socket without any other thread in between; only what needs epoll,
+//! consensus or the log goes to the data-plane thread.
+
+use crate::shared::{Shared, Work, lock};
+use crane_channel::epoch::ConnId;
+use crane_channel::futex;
+use crane_channel::layout::{LOG_RING_LEN, State};
+use crane_channel::output::Output;
+use crane_channel::ring::Consumer;
+use crane_channel::segment::Segment;
+use crane_gateway::address;
+use crane_gateway::connection::Connection;
+use serde_json::json;
+use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
+
+/// Records handled before their space is given back to the server.
+const RECORDS_AT_ONCE: usize = 256;
+
+/// Runs until the engine stops.
+pub fn run(shared: &Shared) {
+    // SAFETY: this thread is the only one to take the consumer's end; the
+    // engine starts it once per segment.
+    let consumer = unsafe { shared.segment.output_consumer() };
+    let mut thread = OutputThread {
+        shared,
+        consumer,
+        current: None,
+        parts: Vec::new(),
+        told: None,
+    };
+    while !shared.stopping() {
+        if let Err(why) = thread.drain() {
+            // Nothing of what the server says can be trusted from here on.
+            shared.fail(why);
+            shared.inbox.poke();
+            return;
+        }
+        thread.report_state();
+        thread.sleep();
+    }
+}
+
+/// The server's state when the data-plane thread was last told.
+type Told = (u64, u32, u64);
+
+struct OutputThread<'a> {
+    shared: &'a Shared,
+    consumer: Consumer<'a>,
+    /// The connection that `parts` are for; also saves looking it up again.
+    current: Option<Arc<Connection>>,
+    parts: Vec<&'a [u8]>,
+    told: Option<Told>,
+}
+
+impl<'a> OutputThread<'a> {
+    fn drain(&mut self) -> Result<(), String> {
+        loop {
+            let mut records = 0;
+            while records < RECORDS_AT_ONCE {
+                let record = self.consumer.pop().map_err(|d| damaged(d.position))?;
+                let Some((kind, bytes)) = record else {
+                    break;
+                };
+                let output = Output::decode(kind, bytes).map_err(|bad| unreadable(bad.kind))?;
+                self.handle(output);
+                records += 1;
+            }
+            self.write_parts();
+            self.current = None;
+            if records == 0 {
+                return Ok(());
+            }
+            self.consumer.release();
+        }
+    }
+
+    fn handle(&mut self, output: Output<'a>) {
+        match output {
+            Output::Send { conn, bytes } => {
+                if self.select(conn) {
+                    self.parts.push(bytes);
+                }
+            }
+            Output::Epoch(done) => {
+                self.write_parts();
+                lock(&self.shared.history).add(done);
+                self.shared.done_epoch.store(done.epoch, Ordering::SeqCst);
+                let wanted = &self.shared.interest.epoch;
+                if done.epoch >= wanted.load(Ordering::SeqCst) {
+                    wanted.store(u64::MAX, Ordering::SeqCst);
+                    self.shared.inbox.poke();
+                }
+            }
+            Output::Consumed { conn, total } => {
+                if self.select(conn)
+                    && let Some(connection) = &self.current
+                    && connection.consumed(total)
+                {
+                    self.shared.inbox.add(Work::Resume(connection.token()));
+                }
+            }
+            Output::Shutdown { conn } => self.end(conn, Connection::shutdown),
+            Output::Close { conn, reset } => self.end(conn, |c| c.close(reset)),
+            Output::Listen {
+                listener, address, ..
+            } => match address::parse(address) {
+                Some(address) => self.shared.inbox.add(Work::Listen { listener, address }),
+                None => self.shared.notices.warn(
+                    "the server listens on an address that is not an internet address; \
+                     clients cannot reach it through Crane",
+                ),
+            },
+            Output::Unlisten { listener } => self.shared.inbox.add(Work::Unlisten(listener)),
+            Output::Hello { pid } => {
+                self.shared.attached.store(true, Ordering::SeqCst);
+                self.shared.notices.add("attached", json!({ "pid": pid }));
+            }
+            Output::Message { fatal, text } => {
+                let text = String::from_utf8_lossy(text);
+                self.shared
+                    .notices
+                    .add("message", json!({ "message": text, "fatal": fatal }));
+            }
+            Output::Exit { pid, status, last } => {
+                self.write_parts();
+                if last {
+                    self.shared
+                        .notices
+                        .add("server_exit", json!({ "pid": pid, "wait_status": status }));
+                    self.shared.server_gone.store(true, Ordering::SeqCst);
+                    self.shared.inbox.add(Work::ServerGone);
+                }
+            }
+        }
+    }
+
+    /// Makes `conn` the current connection, writing what is gathered for
+    /// another. False when this gateway does not hold it (any more).
+    fn select(&mut self, conn: ConnId) -> bool {
+        if self.current.as_ref().is_some_and(|c| c.id() == conn) {
+            return true;
+        }
+        self.write_parts();
+        self.current = self.shared.table.get(conn);
+        self.current.is_some()
+    }
+
+    fn write_parts(&mut self) {
+        if self.parts.is_empty() {
+            return;
+        }
+        if let Some(connection) = &self.current {
+            let effects = connection.send(&self.parts);
+            if effects.any() {
+                let work = Work::Effects(connection.token(), effects);
+                self.shared.inbox.add(work);
+            }
+        }
+        self.parts.clear();
+    }
+
+    fn end(
+        &mut self,
+        conn: ConnId,
+        how: impl FnOnce(&Connection) -> crane_gateway::connection::Effects,
+    ) {
+        if !self.select(conn) {
+            return;
+        }
+        self.write_parts();
+        if let Some(connection) = &self.current {
+            let effects = how(connection);
+            if effects.any() {
+                let work = Work::Effects(connection.token(), effects);
+                self.shared.inbox.add(work);
+            }
+        }
+    }
+
+    /// Whether the data-plane thread waits for the state that the server is in.
+    fn state_matters(&self) -> Option<Told> {
+        let header = self.shared.segment.header();
+        let interest = &self.shared.interest;
+        if interest.space.load(Ordering::SeqCst) {
+            let head = header.log.head.load(Ordering::SeqCst);
+            let tail = header.log.tail.load(Ordering::SeqCst);
+            if head.wrapping_sub(tail) <= LOG_RING_LEN as u64 / 2 {
+                return Some((0, 0, 0));
+            }
+        }
+        if !interest.bubbles.load(Ordering::SeqCst) {
+            return None;
+        }
+        let epoch = header.epoch.load(Ordering::SeqCst);
+        let state = header.state.load(Ordering::SeqCst);
+        let deadline = header.deadline.load(Ordering::SeqCst);
+        let matters = match State::from_raw(state) {
+            State::NeedsBudget => true,
+            State::Quiescent => deadline < interest.deadline.load(Ordering::SeqCst),
+            _ => false,
+        };
+        let now = (epoch, state, deadline);
+        (matters && self.told != Some(now)).then_some(now)
+    }
+
+    fn report_state(&mut self) {
+        if let Some(now) = self.state_matters() {
+            self.shared.interest.space.store(false, Ordering::SeqCst);
+            self.told = Some(now);
+            self.shared.inbox.poke();
+        }
+    }
+
+    fn sleep(&self) {
+        sleep_unless(&self.shared.segment, &self.consumer, || {
+            self.shared.stopping() || self.state_matters().is_some()
+        });
+    }
+}
+
+/// Sleeps until the server or the engine wakes this end of the output ring,
+/// unless there is a record or `awake` says no. Unlike [`Consumer::wait`] this
+/// asks after the mark is set that makes the server wake us, so that a change of
+/// its state is not missed.
+pub fn sleep_unless(segment: &Segment, consumer: &Consumer<'_>, awake: impl FnOnce() -> bool) {
+    let control = &segment.header().output;
+    let seen = control.wake.load(Ordering::SeqCst);
+    control.waiting.store(1, Ordering::SeqCst);
+    fence(Ordering::SeqCst);
+    if consumer.is_empty() && !awake() {
+        futex::wait(&control.wake, seen);
+    }
+    control.waiting.store(0, Ordering::SeqCst);
+}
+
+/// What cannot be read of the output ring, for the operator.
+pub fn damaged(position: u64) -> String {
+    format!(
+        "the output ring is damaged at byte {position}: the server wrote outside its own memory \
+         or is of another version; restart this replica"
+    )
+}
+
+/// As [`damaged`], for a record of an unknown kind or form.
+pub fn unreadable(kind: u32) -> String {
+    format!(
+        "the output ring holds a record of kind {kind} that cannot be read: the interposer is of \
+         another version; install the same one and restart"
+    )
+}

@@ -1,0 +1,216 @@
+//! What the engine's threads have in common.
+//!
+//! The data-plane thread works on sockets, consensus and the log ring; the
+//! output thread on the output ring and on writes to clients. What the second
+//! finds for the first goes through [`Inbox`]; what the first waits for in the
+//! server's state it says in [`Interest`].
+
+use crate::history::History;
+use crate::notice::Notices;
+use crane_channel::segment::Segment;
+use crane_gateway::connection::{ConnectionTable, Effects};
+use mio::{Token, Waker};
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Something that the output thread leaves to the data-plane thread.
+#[derive(Debug)]
+pub enum Work {
+    /// What a write to a client called for.
+    Effects(Token, Effects),
+    /// The server read input of a client whose window was used up.
+    Resume(Token),
+    /// The server listens.
+    Listen {
+        /// Listener id.
+        listener: u32,
+        /// The bound address.
+        address: SocketAddr,
+    },
+    /// The server closed a listening socket.
+    Unlisten(u32),
+    /// The server is gone.
+    ServerGone,
+}
+
+/// Work for the data-plane thread. Adding wakes it once until it looks.
+pub struct Inbox {
+    work: Mutex<Vec<Work>>,
+    woken: AtomicBool,
+    waker: Waker,
+}
+
+impl Inbox {
+    /// An empty inbox whose owner is woken by `waker`.
+    pub fn new(waker: Waker) -> Self {
+        Self {
+            work: Mutex::new(Vec::new()),
+            woken: AtomicBool::new(false),
+            waker,
+        }
+    }
+
+    /// Adds work.
+    pub fn add(&self, work: Work) {
+        lock(&self.work).push(work);
+        self.poke();
+    }
+
+    /// Wakes the owner to look at the server's state.
+    pub fn poke(&self) {
+        if !self.woken.swap(true, Ordering::SeqCst) {
+            // A full counter means that it is awake; there is no other failure.
+            let _ = self.waker.wake();
+        }
+    }
+
+    /// Takes all work, leaving `buffer`'s memory for the next.
+    pub fn take(&self, buffer: &mut Vec<Work>) {
+        buffer.clear();
+        if self.woken.swap(false, Ordering::SeqCst) {
+            std::mem::swap(&mut *lock(&self.work), buffer);
+        }
+    }
+}
+
+/// What the data-plane thread wants to be woken for. It sets the wish first and
+/// looks at the server's state afterwards; the output thread looks the other way
+/// round before it sleeps, so nothing is missed.
+#[derive(Default)]
+pub struct Interest {
+    /// Wake when the server needs clocks, or has an earlier deadline than
+    /// `deadline`.
+    pub bubbles: AtomicBool,
+    /// Virtual time for which a timer is armed, `u64::MAX` if none.
+    pub deadline: AtomicU64,
+    /// Wake when there is room in the log ring.
+    pub space: AtomicBool,
+    /// Wake when the server has done this epoch; `u64::MAX` for never.
+    pub epoch: AtomicU64,
+}
+
+/// Figures that the data-plane thread publishes.
+#[derive(Clone, Debug, Default)]
+pub struct Figures {
+    /// `leader`, `follower` or `candidate`.
+    pub role: &'static str,
+    /// Current term.
+    pub term: u64,
+    /// The leader, 0 if none is known.
+    pub leader: u64,
+    /// Index of the last committed entry.
+    pub commit: u64,
+    /// Index of the last entry handed to the server.
+    pub applied: u64,
+    /// Index of the last epoch given to the server.
+    pub published: u64,
+    /// Index of the last entry of the log.
+    pub last_index: u64,
+    /// Clients of this gateway.
+    pub connections: usize,
+    /// Pairs of the server's port and the real address.
+    pub listening: Vec<(u16, SocketAddr)>,
+    /// Entries with inputs proposed by this replica.
+    pub epochs_proposed: u64,
+    /// Entries without inputs proposed by this replica.
+    pub bubbles_proposed: u64,
+    /// Whether the replica has come as far as the cluster was when it started.
+    pub caught_up: bool,
+    /// The gateway's incarnation.
+    pub incarnation: u32,
+}
+
+/// Results of comparing hashes with other replicas.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Agreement {
+    /// Whether all comparisons so far were equal; none yet: `None`.
+    pub agrees: Option<bool>,
+    /// The earliest difference found.
+    pub disagreement: Option<crate::history::Disagreement>,
+}
+
+/// All that is shared.
+pub struct Shared {
+    /// The segment.
+    pub segment: Segment,
+    /// This gateway's connections.
+    pub table: Arc<ConnectionTable>,
+    /// Work for the data-plane thread.
+    pub inbox: Inbox,
+    /// What the data-plane thread waits for.
+    pub interest: Interest,
+    /// What the owner is told.
+    pub notices: Notices,
+    /// Hashes of recent epochs.
+    pub history: Mutex<History>,
+    /// Comparison with other replicas.
+    pub agreement: Mutex<Agreement>,
+    /// Figures of the data-plane thread.
+    pub figures: Mutex<Figures>,
+    /// Why the engine stopped by itself.
+    pub fatal: Mutex<Option<String>>,
+    /// The last epoch whose output was handled.
+    pub done_epoch: AtomicU64,
+    /// The interposer reported in.
+    pub attached: AtomicBool,
+    /// The server has ended.
+    pub server_gone: AtomicBool,
+    /// The threads must end.
+    pub stop: AtomicBool,
+    /// They must end as if the process had died.
+    pub abrupt: AtomicBool,
+}
+
+/// Locks, whatever happened to an earlier holder: every critical section here
+/// leaves the data whole at each step.
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Shared {
+    /// Nothing has happened yet.
+    pub fn new(segment: Segment, waker: Waker, notices: Notices) -> Self {
+        let interest = Interest::default();
+        interest.deadline.store(u64::MAX, Ordering::SeqCst);
+        interest.epoch.store(u64::MAX, Ordering::SeqCst);
+        let figures = Figures {
+            role: "follower",
+            ..Figures::default()
+        };
+        Self {
+            segment,
+            table: Arc::default(),
+            inbox: Inbox::new(waker),
+            interest,
+            notices,
+            history: Mutex::default(),
+            agreement: Mutex::default(),
+            figures: Mutex::new(figures),
+            fatal: Mutex::default(),
+            done_epoch: AtomicU64::new(0),
+            attached: AtomicBool::new(false),
+            server_gone: AtomicBool::new(false),
+            stop: AtomicBool::new(false),
+            abrupt: AtomicBool::new(false),
+        }
+    }
+
+    /// Notes that the engine cannot go on; only the first reason is kept.
+    /// Returns whether this was it.
+    pub fn fail(&self, message: String) -> bool {
+        let mut fatal = lock(&self.fatal);
+        let first = fatal.is_none();
+        if first {
+            self.notices
+                .add("fatal", serde_json::json!({ "message": message }));
+            *fatal = Some(message);
+        }
+        first
+    }
+
+    /// Whether the threads must end.
+    pub fn stopping(&self) -> bool {
+        self.stop.load(Ordering::SeqCst)
+    }
+}
