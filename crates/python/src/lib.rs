@@ -1,0 +1,133 @@
+//! The engine as the Python module `crane._core`: a few coarse calls.
+//!
+//! No byte of client traffic comes this way. Every call that may wait for a
+//! thread or a disk gives the interpreter lock up meanwhile. `_core.pyi` beside
+//! the package documents the same for Python.
+
+use pyo3::create_exception;
+use pyo3::exceptions::{PyException, PyValueError};
+use pyo3::prelude::*;
+use std::os::fd::{AsRawFd, RawFd};
+use std::path::PathBuf;
+use std::time::Duration;
+
+create_exception!(
+    _core,
+    EngineError,
+    PyException,
+    "The engine cannot go on; the message is one line for the user."
+);
+
+fn raise(error: crane_engine::EngineError) -> PyErr {
+    EngineError::new_err(error.to_string())
+}
+
+/// One replica's engine. Every method may be called from any thread.
+#[pyclass(frozen, module = "crane._core")]
+struct Engine {
+    inner: crane_engine::Engine,
+}
+
+#[pymethods]
+impl Engine {
+    /// Open the log and create the segment.
+    #[new]
+    fn new(py: Python<'_>, config_json: &str) -> PyResult<Self> {
+        let inner = py
+            .detach(|| crane_engine::Engine::open(config_json))
+            .map_err(raise)?;
+        Ok(Self { inner })
+    }
+
+    /// Start the engine's threads; afterwards the program may be started.
+    fn start(&self, py: Python<'_>) -> PyResult<()> {
+        py.detach(|| self.inner.start()).map_err(raise)
+    }
+
+    /// The engine's state as JSON.
+    fn status(&self, py: Python<'_>) -> String {
+        py.detach(|| self.inner.status())
+    }
+
+    /// A descriptor that is readable while `next_event` has something.
+    fn event_fd(&self) -> RawFd {
+        self.inner.event_fd().as_raw_fd()
+    }
+
+    /// The next event as JSON, `None` when there is none.
+    fn next_event(&self) -> Option<String> {
+        self.inner.next_event()
+    }
+
+    /// Tell the engine that the program has ended, with a text that says how.
+    fn server_exited(&self, status: &str) {
+        self.inner.server_exited(status);
+    }
+
+    /// Stop the threads and close the log.
+    fn stop(&self, py: Python<'_>) {
+        py.detach(|| self.inner.stop());
+    }
+}
+
+/// Feeds recorded epochs to a fresh program.
+#[pyclass(frozen, module = "crane._core")]
+struct Replayer {
+    inner: crane_engine::Replayer,
+}
+
+#[pymethods]
+impl Replayer {
+    /// Create the segment and begin to feed it; then start the program.
+    #[new]
+    #[pyo3(signature = (segment_path, source, quantum=100, trace=false, hashes=None))]
+    fn new(
+        py: Python<'_>,
+        segment_path: PathBuf,
+        source: PathBuf,
+        quantum: u32,
+        trace: bool,
+        hashes: Option<PathBuf>,
+    ) -> PyResult<Self> {
+        let replay = crane_engine::Replay {
+            segment: segment_path,
+            source,
+            quantum,
+            trace,
+            hashes,
+        };
+        let inner = py
+            .detach(|| crane_engine::Replayer::start(&replay))
+            .map_err(raise)?;
+        Ok(Self { inner })
+    }
+
+    /// Wait until the program has done all epochs or has ended; `None` when that
+    /// takes longer than `timeout` seconds.
+    fn wait(&self, py: Python<'_>, timeout: f64) -> PyResult<Option<String>> {
+        let timeout = Duration::try_from_secs_f64(timeout)
+            .map_err(|e| PyValueError::new_err(format!("timeout: {e}")))?;
+        py.detach(|| self.inner.wait(timeout)).map_err(raise)
+    }
+
+    /// Stop feeding.
+    fn stop(&self, py: Python<'_>) {
+        py.detach(|| self.inner.stop());
+    }
+}
+
+/// Write the committed epochs of a log that no engine is using to a file;
+/// return their number.
+#[pyfunction]
+fn dump_log(py: Python<'_>, log_dir: PathBuf, out_path: PathBuf) -> PyResult<u64> {
+    py.detach(|| crane_engine::dump_log(&log_dir, &out_path))
+        .map_err(raise)
+}
+
+#[pymodule]
+fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add("EngineError", module.py().get_type::<EngineError>())?;
+    module.add_class::<Engine>()?;
+    module.add_class::<Replayer>()?;
+    module.add_function(wrap_pyfunction!(dump_log, module)?)
+}
