@@ -34,6 +34,16 @@ impl Comparing {
         }
     }
 
+    /// When [`tick`](Self::tick) has something to do; `None` while there is no
+    /// news.
+    pub fn next(&self, shared: &Shared) -> Option<Instant> {
+        let newest = lock(&shared.history).newest()?.epoch;
+        if newest != self.looked_at && !self.later.is_empty() {
+            return Some(Instant::now());
+        }
+        (newest != self.reported).then(|| self.reported_at + REPORT_EVERY)
+    }
+
     /// Reports if it is time and there is news; also looks again at what was too
     /// new. An idle replica has no news, so reports end with activity.
     pub fn tick(&mut self, shared: &Shared, peers: &mut Peers) {

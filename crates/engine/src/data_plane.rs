@@ -17,12 +17,13 @@ use crate::error::EngineError;
 use crate::gateways::Gateways;
 use crate::lead::{Leading, Proposal};
 use crate::message::ToGateway;
+use crate::pace::{Calm, Pace};
 use crate::peers::{Arrival, LINK_TOKENS, PEER_LISTENER, Peers};
 use crate::publish::Publisher;
 use crate::shared::{Shared, Work, lock};
 use catch_up::CatchUp;
 use crane_consensus::wire::kind;
-use crane_consensus::{Node, RealDisk};
+use crane_consensus::{Node, RealDisk, Role, Standing};
 use crane_gateway::clients::{self, Accepted, Clients};
 use crane_gateway::listeners::Listeners;
 use mio::event::Event;
@@ -36,11 +37,9 @@ use std::time::{Duration, Instant};
 /// The token of the inbox's waker.
 pub const WAKER: Token = Token(0);
 const TIMER: Token = Token(1);
-/// The tick that consensus counts in.
-const TICK: Duration = Duration::from_millis(25);
-/// Ticks made up for after a stall, at most.
-const TICKS_AT_ONCE: u32 = 2;
 const EVENTS_AT_ONCE: usize = 1024;
+/// Shortest time between two rounds of what is looked after now and then.
+const CHORES_EVERY: Duration = Duration::from_millis(10);
 /// Time between two attempts to hand the leadership over.
 const HAND_OVER_EVERY: Duration = Duration::from_secs(5);
 /// Consensus takes no proposals for an election time-out while it hands over.
@@ -60,7 +59,8 @@ pub struct DataPlane<'a> {
     comparing: Comparing,
     catch_up: CatchUp,
     timer: Timer,
-    next_tick: Instant,
+    pace: Pace,
+    chores_at: Instant,
     /// An entry that consensus was too busy to take.
     held: Option<Proposal>,
     /// When the log last took events of this gateway, or they were first sent.
@@ -112,7 +112,8 @@ impl<'a> DataPlane<'a> {
             comparing: Comparing::new(),
             catch_up: CatchUp::default(),
             timer,
-            next_tick: now,
+            pace: Pace::new(now),
+            chores_at: now,
             held: None,
             acknowledged_at: now,
             unready_since: None,
@@ -135,7 +136,7 @@ impl<'a> DataPlane<'a> {
             let timeout = if waiting {
                 Duration::ZERO
             } else {
-                self.next_tick.saturating_duration_since(Instant::now())
+                self.sleep_until().saturating_duration_since(Instant::now())
             };
             match self.poll.poll(&mut events, Some(timeout)) {
                 Err(e) if e.kind() != io::ErrorKind::Interrupted => {
@@ -159,6 +160,9 @@ impl<'a> DataPlane<'a> {
     }
 
     fn turn(&mut self, events: &Events) -> Result<(), String> {
+        for _ in 0..self.pace.slept(Instant::now()) {
+            self.node.tick();
+        }
         for event in events {
             self.dispatch(event);
         }
@@ -260,6 +264,9 @@ impl<'a> DataPlane<'a> {
                 Arrival::Raft(message) => {
                     // The sender is who the connection says, not the message.
                     if message.from == u64::from(peer) {
+                        if self.node.leader() == Some(message.from) {
+                            self.pace.heard_leader();
+                        }
                         self.node.step(message).map_err(|e| e.to_string())?;
                     }
                 }
@@ -327,19 +334,37 @@ impl<'a> DataPlane<'a> {
         }
     }
 
+    /// Until when nothing has to be done unless something arrives.
+    fn sleep_until(&mut self) -> Instant {
+        let settled = self.node.standing() == Standing::Voter
+            && !self.clients.stream_ref().has_unsent()
+            && !self.clients.stream_ref().has_sent()
+            && self.held.is_none()
+            && self.paused_until.is_none()
+            && self.starved_since.is_none();
+        let calm = match self.node.role() {
+            Role::Leader if settled && self.leading.is_idle() => Calm::Leading,
+            Role::Follower if settled && self.node.leader().is_some() => Calm::Following,
+            _ => Calm::No,
+        };
+        let chores = [
+            self.core.peers.next_dial(),
+            self.comparing.next(self.shared),
+        ];
+        let sleep = self.pace.sleep(calm);
+        let chores = chores.into_iter().flatten().min();
+        chores.map_or(sleep, |at| at.max(self.chores_at).min(sleep))
+    }
+
     fn tick(&mut self) {
         let now = Instant::now();
-        if now < self.next_tick {
-            return;
-        }
-        let behind = (now - self.next_tick).as_nanos() / TICK.as_nanos();
-        for _ in 0..=behind.min(u128::from(TICKS_AT_ONCE - 1)) {
+        for _ in 0..self.pace.due(now) {
             self.node.tick();
         }
-        self.next_tick += TICK;
-        if self.next_tick <= now {
-            self.next_tick = now + TICK;
+        if now < self.chores_at {
+            return;
         }
+        self.chores_at = now + CHORES_EVERY;
         self.core.peers.tick(self.poll.registry());
         self.gateways.check(&mut self.leading, &self.core.peers);
         self.comparing.tick(self.shared, &mut self.core.peers);
@@ -417,10 +442,10 @@ impl<'a> DataPlane<'a> {
     }
 }
 
-fn role_name(role: crane_consensus::Role) -> &'static str {
+fn role_name(role: Role) -> &'static str {
     match role {
-        crane_consensus::Role::Leader => "leader",
-        crane_consensus::Role::Follower => "follower",
-        crane_consensus::Role::PreCandidate | crane_consensus::Role::Candidate => "candidate",
+        Role::Leader => "leader",
+        Role::Follower => "follower",
+        Role::PreCandidate | Role::Candidate => "candidate",
     }
 }

@@ -5,6 +5,7 @@ use crate::config::{Config, Durability};
 use crate::data_plane::{DataPlane, WAKER};
 use crate::error::EngineError;
 use crate::notice::Notices;
+use crate::pace::{ELECTION_TICKS, HEARTBEAT_TICKS};
 use crate::peers::Peers;
 use crate::server_output;
 use crate::shared::{Shared, Work, lock};
@@ -170,6 +171,8 @@ fn open_node(config: &Config) -> Result<Node<RealDisk>, EngineError> {
         Durability::Disk => crane_consensus::Durability::Disk,
         Durability::Memory => crane_consensus::Durability::Memory,
     };
+    settings.heartbeat_ticks = HEARTBEAT_TICKS as usize;
+    settings.election_ticks = ELECTION_TICKS as usize;
     settings.new_cluster = config.new_cluster;
     settings.accept_memory_loss = config.accept_memory_loss;
     let (node, _) = Node::open(settings, disk).map_err(refuse)?;

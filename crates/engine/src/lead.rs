@@ -126,6 +126,12 @@ impl Leading {
         self.in_flight.len()
     }
 
+    /// Whether there is nothing but to wait for events.
+    pub fn is_idle(&self) -> bool {
+        let waiting = self.pending.is_empty() && self.downs.is_empty();
+        self.is_ready() && waiting && self.in_flight.is_empty()
+    }
+
     /// Whether an entry under way has clients of another gateway waiting.
     pub fn foreign_in_flight(&self) -> bool {
         self.in_flight.iter().any(|f| f.foreign)

@@ -24,6 +24,7 @@ mod lead;
 mod link;
 mod message;
 mod notice;
+mod pace;
 mod peers;
 mod publish;
 mod replayer;

@@ -220,6 +220,23 @@ impl Peers {
         }
     }
 
+    /// When the next replica has to be dialled, or a silent stranger be given
+    /// up; `None` when there is neither.
+    pub fn next_dial(&self) -> Option<Instant> {
+        let strangers = self.links.iter().flatten();
+        let strangers = strangers
+            .filter(|l| !matches!(l.phase, Phase::Ready(_)))
+            .map(|l| l.since + GREETING_TIMEOUT);
+        let lost = |(&id, p): (&u8, &Peer)| {
+            (id < self.own && p.link.is_none() && !self.is_dialling(id)).then_some(p.dial_at)
+        };
+        strangers.chain(self.peers.iter().filter_map(lost)).min()
+    }
+
+    fn is_dialling(&self, id: u8) -> bool {
+        self.links.iter().flatten().any(|l| l.dialled == Some(id))
+    }
+
     /// Dials whom it is time to dial, and gives up on silent strangers.
     pub fn tick(&mut self, registry: &Registry) {
         let now = Instant::now();
@@ -232,8 +249,7 @@ impl Peers {
         }
         let due = |(&id, p): (&u8, &Peer)| {
             let due = id < self.own && p.link.is_none() && now >= p.dial_at;
-            let dialling = || self.links.iter().flatten().any(|l| l.dialled == Some(id));
-            (due && !dialling()).then_some((id, p.address))
+            (due && !self.is_dialling(id)).then_some((id, p.address))
         };
         let due: Vec<_> = self.peers.iter().filter_map(due).collect();
         for (id, address) in due {

@@ -172,7 +172,7 @@ fn a_client_that_does_not_read_is_held_back() {
     let cluster = Cluster::start(Options::new(3));
     let id = cluster.follower();
     let mut slow = cluster.connect(id);
-    let bytes = pattern(48 << 20);
+    let bytes = pattern(32 << 20);
     let mut writer = slow.try_clone().unwrap();
     std::thread::scope(|scope| {
         let sender = {

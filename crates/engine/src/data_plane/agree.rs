@@ -185,6 +185,7 @@ impl DataPlane<'_> {
     }
 
     fn role_changed(&mut self, role: Role, term: u64, leader: Option<u64>) {
+        self.pace.role_changed();
         self.leading.reset();
         self.held = None;
         self.begin_after = 0;

@@ -297,8 +297,11 @@ impl World<'_> {
         let window = SEND_WINDOW - (client.sent - client.drained);
         let n = client.waiting.len().min(window as usize);
         let bytes: Vec<u8> = client.waiting.drain(..n).collect();
-        for &b in &bytes {
-            self.hash = (self.hash ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3);
+        for piece in bytes.chunks(8) {
+            let mut word = [0; 8];
+            word[..piece.len()].copy_from_slice(piece);
+            let mixed = self.hash ^ u64::from_le_bytes(word) ^ piece.len() as u64;
+            self.hash = mixed.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
         }
         client.sent += n as u64;
         client.received += n as u64;
