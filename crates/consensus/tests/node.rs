@@ -375,6 +375,34 @@ fn a_voter_that_lost_entries_notices_and_stops() {
 }
 
 #[test]
+fn a_voter_whose_log_lost_its_confirmed_end_catches_up_again() {
+    let mut group = Group::new(3);
+    group.elect(1);
+    for i in 0..20 {
+        group.nodes[0].propose(vec![i]).expect("leader");
+    }
+    group.settle(&[]);
+    group.tick(2, &[]);
+    group.disks[2].kill();
+    let (name, mut bytes) = (0..)
+        .map(|n| format!("log-{n:08x}.seg"))
+        .find_map(|name| group.disks[2].content(&name).map(|bytes| (name, bytes)))
+        .expect("a segment");
+    let end = bytes.iter().rposition(|b| *b != 0).expect("records") + 1;
+    // Deep enough to take an entry with it, not only the last commit index.
+    bytes.truncate(end - 150);
+    group.disks[2].set_content(&name, &bytes);
+    let (node, recovery) = Node::open(config(3, 3), group.disks[2].reopen()).expect("a cut tail");
+    assert!(recovery.truncated_bytes > 0);
+    assert!(node.last_index() < group.nodes[0].last_index());
+    group.nodes[2] = node;
+    group.seen[2] = Seen::default();
+    group.tick(60, &[]);
+    assert_eq!(group.nodes[2].standing(), Standing::Voter);
+    assert_eq!(group.seen[2].committed, group.seen[0].committed);
+}
+
+#[test]
 fn strange_messages_are_dropped() {
     let mut group = Group::new(3);
     group.elect(1);

@@ -53,6 +53,9 @@ pub struct Node<D: Disk> {
     page_bytes: u64,
     standing: Standing,
     inquiry: Inquiry,
+    /// The end of the log was damaged and cut off when it was opened, so this
+    /// replica may have confirmed entries that it no longer has.
+    cut: bool,
     /// The latest life heard of, by replica.
     lives: HashMap<u64, u64>,
     /// Questions and answers that wait to be sent.
@@ -109,6 +112,7 @@ impl<D: Disk> Node<D> {
             page_bytes: config.max_committed_bytes,
             standing,
             inquiry: Inquiry::default(),
+            cut: recovery.truncated_bytes > 0,
             lives: HashMap::new(),
             outbox: VecDeque::new(),
             cursor: config.applied,

@@ -148,6 +148,20 @@ impl<D: Disk> Node<D> {
         Ok(())
     }
 
+    /// The cut-off end of the log held what this replica had confirmed: it goes
+    /// on as one that lost its log, which asks before it votes, with what is
+    /// left of the log.
+    fn begin_again(&mut self) -> Result<(), Error> {
+        let life = self.raw.store().meta().life.saturating_add(1);
+        self.raw.mut_store().set_life(life)?;
+        let term = self.term();
+        self.set_standing(Standing::Asking, term)?;
+        self.cut = false;
+        self.inquiry.forget();
+        self.ask();
+        Ok(())
+    }
+
     /// Hands a message to the core, except those that would make it panic or
     /// do what this replica may not do.
     fn step_core(&mut self, msg: Message) -> Result<(), Error> {
@@ -170,6 +184,8 @@ impl<D: Disk> Node<D> {
                     let ask = standing::question(self.id, msg.from);
                     self.outbox.push_back(ask);
                     return Ok(());
+                } else if self.cut {
+                    return self.begin_again();
                 } else {
                     return Err(Error::Fatal(format!(
                         "the leader has acknowledgements of this replica up to entry {} but its log ends at {}: its disk lost what it had confirmed; remove this replica's state directory and restart it, it will catch up from the leader",
