@@ -72,6 +72,9 @@ class Node:
             CraneError: when the replica cannot be started.
         """
         self._done = asyncio.get_running_loop().create_future()
+        # First, so that a start that is cut short is cleaned up after, too.
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            asyncio.get_running_loop().add_signal_handler(number, self._finish, 0)
         self._check()
         admin = AdminServer(
             self._run_dir.socket(self._who),
@@ -84,8 +87,6 @@ class Node:
             await admin.start()
             self._start_engine()
             self._start_program()
-            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-                asyncio.get_running_loop().add_signal_handler(number, self._finish, 0)
             return await self._done
         finally:
             await self._end()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import shlex
 import signal
@@ -27,6 +28,8 @@ Sayer = Callable[[str, bool], None]
 _NODE_SECONDS = 6.0
 _LATE_SECONDS = 10.0
 _RESTART_SECONDS = 60.0
+_RELEASE_SECONDS = 5.0
+_RELEASE_POLL_SECONDS = 0.01
 
 
 def prepare(state_dir: StateDir, wanted: Wanted) -> ClusterState:
@@ -205,8 +208,28 @@ class Supervisor:
         self._stopping = True
         await asyncio.gather(*(node.end(_NODE_SECONDS) for node in self._nodes.values()))
         for number in self._state.replicas:
+            await self._wait_released(number)
             launch.SharedDir(self._state.cluster_id, number).remove()
             self._run_dir.remove(str(number))
+
+    async def _wait_released(self, number: int) -> None:
+        """Wait until the last process of a replica has ended.
+
+        That is its node, unless the node was killed: its sandbox then ends by
+        itself, a moment later, and holds the replica's lock until it has.
+        """
+        try:
+            lock = os.open(self._dir.replica_dir(number) / "lock", os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return
+        try:
+            async with asyncio.timeout(_RELEASE_SECONDS):
+                while not _free(lock):
+                    await asyncio.sleep(_RELEASE_POLL_SECONDS)
+        except TimeoutError:
+            self._say(f"processes of replica {number} have not ended", True)
+        finally:
+            os.close(lock)
 
     # Admin requests
 
@@ -232,6 +255,8 @@ class Supervisor:
             self._progress.stopping(number)
             await node.end(_NODE_SECONDS)
             self._back[number] = waiting
+        if self._done.done():
+            raise CraneError("the cluster is being stopped")
         self._start(number)
         try:
             async with asyncio.timeout(_RESTART_SECONDS):
@@ -243,6 +268,15 @@ class Supervisor:
                 f" {self._dir.replica_dir(number) / 'node.log'}"
             ) from None
         return {"replica": number}
+
+
+def _free(lock: int) -> bool:
+    """Whether nobody holds the lock of this descriptor; it is ours then."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def run(state_dir: StateDir, wanted: Wanted, say: Sayer) -> None:

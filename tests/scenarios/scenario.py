@@ -96,7 +96,7 @@ class Cluster(trial.Cluster):
 
     def remains(self) -> list[str]:
         """Everything that a cluster which has ended must not leave behind."""
-        left = [f"process {pid}" for pid in self.processes()]
+        left = [f"process {pid}: {_command(pid)}" for pid in self.processes()]
         left += [str(path) for path in self.run_dir.glob("*")]
         mounts = Path("/proc/mounts").read_text().splitlines()
         left += [line for line in mounts if str(self.base) in line]
@@ -117,3 +117,11 @@ class Cluster(trial.Cluster):
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             super().close()
+
+
+def _command(pid: int) -> str:
+    """A process's state and command line, for a message."""
+    with suppress(OSError):
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        return f"{procfs.stat(pid)} {b' '.join(words).decode(errors='replace')}"
+    return "gone by now"

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import threading
+import time
 from collections.abc import Callable
 
 import pytest
 from scenario import PYTHON, Cluster, wait_for
 
 from crane.chaos.cluster import free_port
+from crane.chaos.failover import redis_command
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -25,6 +29,35 @@ def test_a_signal_ends_everything(redis: Cluster, number: signal.Signals) -> Non
 def test_it_ends_also_with_a_dead_and_a_paused_replica(redis: Cluster) -> None:
     redis.kill(1)
     redis.pause(2)
+    assert redis.stop() == 0
+    assert redis.remains() == []
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.1, 0.2, 0.3, 0.5])
+def test_it_ends_while_it_starts(clusters: Callable[..., Cluster], seconds: float) -> None:
+    """Wherever the start is cut short, and a restart with it."""
+    port = free_port()
+    cluster = clusters(redis_command(port), port)
+    cluster.launch()
+    assert cluster.process is not None
+    wait_for("the first node's start", lambda: list(cluster.state.glob("replicas/*/node.log")))
+    time.sleep(seconds)
+    assert cluster.stop() == 0
+    assert cluster.remains() == []
+    cluster.start()
+    cluster.kill(1)
+    restart = threading.Thread(target=cluster.crane, args=("restart", "1"), kwargs={"good": False})
+    restart.start()
+    time.sleep(seconds)
+    assert cluster.stop() == 0
+    restart.join()
+    assert cluster.remains() == []
+
+
+def test_it_ends_right_after_a_node_died(redis: Cluster) -> None:
+    assert redis.process is not None
+    pid = redis.rows()[0]["node_pid"]
+    os.kill(pid, signal.SIGKILL)
     assert redis.stop() == 0
     assert redis.remains() == []
 

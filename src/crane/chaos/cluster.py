@@ -129,6 +129,18 @@ class Cluster:
         Raises:
             CraneError: with what it said when it ended, or when it takes too long.
         """
+        begin = self.launch()
+
+        def serves() -> bool:
+            assert self.process is not None
+            if self.process.poll() is not None:
+                raise CraneError(f"`crane run` ended: {self.said(begin)}")
+            return "Ctrl-C stops it" in self.said(begin)
+
+        wait_for(f"the start of `{self.command[0]}`", serves, _START_SECONDS)
+
+    def launch(self) -> int:
+        """Start ``crane run``, no more; where in :attr:`log` its words begin."""
         self.base.mkdir(parents=True, exist_ok=True)
         words = [sys.executable, "-m", "crane", "run", "--name", self.name]
         words += ["--state", str(self.state), *self._options, "--", *self.command]
@@ -144,14 +156,7 @@ class Cluster:
                 # A Ctrl-C is for us; we end it.
                 start_new_session=True,
             )
-        process = self.process
-
-        def serves() -> bool:
-            if process.poll() is not None:
-                raise CraneError(f"`crane run` ended: {self.said(begin)}")
-            return "Ctrl-C stops it" in self.said(begin)
-
-        wait_for(f"the start of `{self.command[0]}`", serves, _START_SECONDS)
+        return begin
 
     def said(self, begin: int = 0) -> str:
         """What ``crane run`` wrote, from byte ``begin`` on."""
