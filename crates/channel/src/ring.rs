@@ -35,6 +35,9 @@ pub struct Producer<'a> {
     control: &'a RingControl,
     base: *mut u8,
     len: usize,
+    /// The consumer's position when a push last found no room. Room that was
+    /// made since then must not be waited for: nobody tells of it again.
+    full_at: u64,
 }
 
 // SAFETY: the pointer is to shared memory that any thread may use; exclusive
@@ -48,7 +51,12 @@ impl<'a> Producer<'a> {
     /// `base` must be valid for reads and writes of `len` bytes for `'a`, `len`
     /// a power of two, and no other producer may be in use at the same time.
     pub unsafe fn new(control: &'a RingControl, base: *mut u8, len: usize) -> Self {
-        Self { control, base, len }
+        Self {
+            control,
+            base,
+            len,
+            full_at: u64::MAX,
+        }
     }
 
     /// The longest record that [`push`](Self::push) takes, in bytes.
@@ -72,6 +80,7 @@ impl<'a> Producer<'a> {
         let to_end = self.len - at;
         let filler = if to_end < need { to_end } else { 0 };
         if used > self.len || self.len - used < need + filler {
+            self.full_at = tail;
             return Err(Full);
         }
         let mut at = at;
@@ -112,14 +121,14 @@ impl<'a> Producer<'a> {
         }
     }
 
-    /// Sleeps until the consumer has made some room. For producers that may
-    /// block (the server); the node uses `space_wanted` and goes on.
+    /// Sleeps until the consumer has made some room since the failed push. For
+    /// producers that may block (the server); the node uses `space_wanted` and
+    /// goes on.
     pub fn wait_for_space(&self) {
         let seen = self.control.space.load(Ordering::SeqCst);
-        let tail = self.control.tail.load(Ordering::SeqCst);
         self.control.space_wanted.store(1, Ordering::SeqCst);
         fence(Ordering::SeqCst);
-        if self.control.tail.load(Ordering::SeqCst) == tail {
+        if self.control.tail.load(Ordering::SeqCst) == self.full_at {
             futex::wait(&self.control.space, seen);
         }
     }
@@ -128,10 +137,9 @@ impl<'a> Producer<'a> {
     /// [`Consumer::release`] returns true once. Returns false when there is
     /// more room already than at the time of the failed push (just retry).
     pub fn want_space(&self) -> bool {
-        let tail = self.control.tail.load(Ordering::SeqCst);
         self.control.space_wanted.store(1, Ordering::SeqCst);
         fence(Ordering::SeqCst);
-        self.control.tail.load(Ordering::SeqCst) == tail
+        self.control.tail.load(Ordering::SeqCst) == self.full_at
     }
 }
 
@@ -310,6 +318,26 @@ mod tests {
         assert_eq!(c.pop(), Err(Damaged { position: 0 }));
         control.head.store(12345, Ordering::SeqCst);
         assert!(c.pop().is_err());
+    }
+
+    #[test]
+    fn room_made_before_the_wait_is_not_waited_for() {
+        let control = RingControl::default();
+        let mut mem = memory(256);
+        let base = mem.as_mut_ptr().cast::<u8>();
+        // SAFETY: as above.
+        let (mut p, mut c) = unsafe {
+            (
+                Producer::new(&control, base, 256),
+                Consumer::new(&control, base, 256),
+            )
+        };
+        while p.push(1, &[&[7; 40]]).is_ok() {}
+        while c.pop().unwrap().is_some() {}
+        c.release();
+        assert!(!p.want_space());
+        p.wait_for_space();
+        p.push(1, &[&[7; 40]]).unwrap();
     }
 
     #[test]
