@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import sqlite3
 import subprocess
 import threading
 import urllib.request
 from collections.abc import Callable
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
-from scenario import EXAMPLES, PYTHON, Cluster
+from scenario import EXAMPLES, PYTHON, Cluster, wait_for
 
 from crane.chaos.cluster import free_port
 
@@ -126,6 +128,50 @@ def test_notes_written_at_once(notes: Cluster) -> None:
     assert listed(notes, 2) == listed(notes, 3) == first
     assert sorted(note["id"] for note in first) == sorted(note["id"] for note in made)
     assert len(first) == 90
+    notes.must_settle()
+
+
+def test_notes_written_while_the_leader_dies(notes: Cluster) -> None:
+    """Clients go on through the next replica when theirs dies, as a browser would."""
+    confirmed: dict[str, str] = {}
+    stop = threading.Event()
+
+    def write(who: int) -> None:
+        replica, count = 1 + who % 3, 0
+        while not stop.is_set():
+            client = http.client.HTTPConnection(f"127.0.0.{replica}", notes.port, timeout=30)
+            with closing(client), suppress(OSError, http.client.HTTPException):
+                while not stop.is_set():
+                    count += 1
+                    text = f"{who}: {count}"
+                    client.request("POST", "/notes", text)
+                    answer = json.load(client.getresponse())
+                    assert answer["text"] == text
+                    confirmed[text] = answer["id"]
+                    stop.wait(0.01)
+            replica = 1 + replica % 3
+
+    threads = [threading.Thread(target=write, args=(who,)) for who in range(6)]
+    for thread in threads:
+        thread.start()
+    try:
+        wait_for("some notes", lambda: len(confirmed) > 60)
+        leader = notes.leader()
+        notes.kill(leader)
+        count = len(confirmed)
+        wait_for("more notes", lambda: len(confirmed) > count + 60)
+        notes.restart(leader)
+        notes.wait_caught_up(leader)
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    first = listed(notes, 1)
+    assert listed(notes, 2) == listed(notes, 3) == first
+    kept = {note["text"]: note["id"] for note in first}
+    assert {text: kept.get(text) for text in confirmed} == confirmed
+    # A note without an answer is there once or not at all.
+    assert len(kept) == len(first)
     notes.must_settle()
 
 

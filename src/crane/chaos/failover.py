@@ -129,7 +129,6 @@ def trial(
     """
     addresses = cluster.addresses()
     load = Load(addresses, connections, interval)
-    begin = time.monotonic()
     load.start()
     done: list[Kill] = []
     try:
@@ -139,24 +138,33 @@ def trial(
             done.append(_kill_leader(cluster, load, steady, tell))
     finally:
         load.stop()
-    end = time.monotonic()
-    last = load.answers[-1] if load.answers else end
+    last = load.answers[-1] if load.answers else time.monotonic()
     for one, (start, following) in zip(
         done, pairwise([*(kill.begin for kill in done), last]), strict=True
     ):
         one.gap = load.longest_gap(start, following)
+    tell("comparing the replicas")
+    outcome = conclude(cluster, load, done)
+    outcome.survivors_broken = _survivors_broken(load, done)
+    return outcome
+
+
+def conclude(cluster: Cluster, load: Load, kills: list[Kill]) -> Outcome:
+    """What a load that has ended shows, and what every replica has of it.
+
+    Raises:
+        CraneError: when the replicas do not come to rest.
+    """
     outcome = Outcome(
-        kills=done,
-        seconds=end - begin,
+        kills=kills,
+        seconds=load.ended - load.begun,
         requests=len(load.answers),
         acknowledged=sum(len(one.acknowledged) for one in load.journals),
         uncertain=sum(len(one.uncertain) for one in load.journals),
-        connections=connections,
+        connections=load.connections,
         longest_wait=load.longest_wait(),
         faults=[fault for journal in load.journals for fault in journal.faults],
-        survivors_broken=_survivors_broken(load, done),
     )
-    tell("comparing the replicas")
     _compare(cluster, load, outcome)
     return outcome
 

@@ -73,6 +73,8 @@ class Load:
     """When an answer came."""
     breaks: list[Break] = field(default_factory=list)
     journals: list[Journal] = field(default_factory=list)
+    begun: float = 0.0
+    ended: float = 0.0
     _clients: list[_Client] = field(default_factory=list)
     _stop: threading.Event = field(default_factory=threading.Event)
     _thread: threading.Thread | None = None
@@ -85,6 +87,7 @@ class Load:
         for number, journal in enumerate(self.journals):
             neighbour = self.journals[(number + 1) % self.connections]
             self._clients.append(_Client(journal, neighbour, replicas[number % len(replicas)]))
+        self.begun = time.monotonic()
         self._thread = threading.Thread(target=self._main, name="load", daemon=True)
         self._thread.start()
 
@@ -93,6 +96,7 @@ class Load:
         self._stop.set()
         if self._thread is not None:
             self._thread.join()
+            self.ended = time.monotonic()
         if self._failure is not None:
             raise self._failure
 
