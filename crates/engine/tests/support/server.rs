@@ -14,6 +14,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 /// The port that the server believes to listen on.
 pub const PORT: u16 = 7000;
@@ -103,8 +104,13 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::SeqCst);
-        Consumer::interrupt(&self.map.header().log);
-        self.thread.take().unwrap().join().unwrap();
+        let thread = self.thread.take().unwrap();
+        // Again and again: it may be on its way to sleep.
+        while !thread.is_finished() {
+            Consumer::interrupt(&self.map.header().log);
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        thread.join().unwrap();
     }
 }
 
