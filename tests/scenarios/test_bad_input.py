@@ -183,9 +183,13 @@ def test_a_torn_write_at_the_end_of_the_log_is_cut_off(redis: Cluster, led: bool
     redis.must_settle()
 
 
+@pytest.mark.parametrize("led", [False, True], ids=["follower", "leader"])
 @pytest.mark.parametrize("cut", [3, 40, 400])
-def test_a_leader_whose_log_lost_its_end_gets_it_from_the_next(redis: Cluster, cut: int) -> None:
-    victim = redis.leader()
+def test_a_log_that_lost_its_end_gets_it_from_the_others(
+    redis: Cluster, led: bool, cut: int
+) -> None:
+    """More than a loss of power does: what this replica had confirmed is gone."""
+    victim = redis.leader() if led else redis.follower()
     fill(redis)
     redis.kill(victim)
     redis.leader()
