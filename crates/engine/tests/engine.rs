@@ -141,12 +141,19 @@ fn the_whole_cluster_comes_back_from_its_logs() {
 
 #[test]
 fn a_log_longer_than_the_ring_is_replayed() {
-    let mut cluster = Cluster::start(Options::new(1));
+    let habits = Habits {
+        close_at_eof: true,
+        ..Habits::default()
+    };
+    let mut cluster = Cluster::start(Options::new(1).habits(habits));
     let mut client = cluster.connect(1);
     let bytes = pattern(1 << 20);
     for _ in 0..48 {
         echo_large(&mut client, &bytes);
     }
+    // Nothing about it may enter the log later.
+    drop(client);
+    wait("the client's end", || cluster.status(1)["connections"] == 0);
     let before = cluster.wait_same();
     cluster.stop(1);
     cluster.start_one(1);
