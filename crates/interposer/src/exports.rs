@@ -15,7 +15,8 @@ use crate::raw::fail;
 use crate::refuse::{self, Unsupported};
 use crate::sync::{Barrier, Cond, Mutex, RwLock, Semaphore};
 use crate::{
-    clock, dynamic, exec, fds, files, polling, process, random, signals, sockets, sync, threads,
+    clock, control, dynamic, exec, fds, files, polling, process, random, signals, sockets, sync,
+    threads, transfer,
 };
 use core::ffi::{CStr, c_char, c_int, c_long, c_uint, c_ulong, c_void};
 use core::ptr::null;
@@ -265,23 +266,23 @@ interposed! {
     }
     descriptors {
         /// Virtual or real.
-        fn read(fd: c_int, to: *mut c_void, len: size_t) -> ssize_t { fds::read(fd, to, len) }
+        fn read(fd: c_int, to: *mut c_void, len: size_t) -> ssize_t { transfer::read(fd, to, len) }
         /// As read.
-        fn __read_chk(fd: c_int, to: *mut c_void, len: size_t, _room: size_t) -> ssize_t { fds::read(fd, to, len) }
+        fn __read_chk(fd: c_int, to: *mut c_void, len: size_t, _room: size_t) -> ssize_t { transfer::read(fd, to, len) }
         /// Virtual or real.
-        fn readv(fd: c_int, iov: *const iovec, count: c_int) -> ssize_t { fds::readv(fd, iov, count) }
+        fn readv(fd: c_int, iov: *const iovec, count: c_int) -> ssize_t { transfer::readv(fd, iov, count) }
         /// Virtual or real; a real file's time of change is virtual.
-        fn write(fd: c_int, from: *const c_void, len: size_t) -> ssize_t { fds::write(fd, from, len) }
+        fn write(fd: c_int, from: *const c_void, len: size_t) -> ssize_t { transfer::write(fd, from, len) }
         /// Virtual or real.
-        fn writev(fd: c_int, iov: *const iovec, count: c_int) -> ssize_t { fds::writev(fd, iov, count) }
+        fn writev(fd: c_int, iov: *const iovec, count: c_int) -> ssize_t { transfer::writev(fd, iov, count) }
         /// A real file's time of change is virtual.
-        fn pwrite64(fd: c_int, from: *const c_void, len: size_t, at: off_t) -> ssize_t { fds::pwrite(fd, from, len, at) }
+        fn pwrite64(fd: c_int, from: *const c_void, len: size_t, at: off_t) -> ssize_t { transfer::pwrite(fd, from, len, at) }
         /// As pwrite64.
-        fn pwrite(fd: c_int, from: *const c_void, len: size_t, at: off_t) -> ssize_t { fds::pwrite(fd, from, len, at) }
+        fn pwrite(fd: c_int, from: *const c_void, len: size_t, at: off_t) -> ssize_t { transfer::pwrite(fd, from, len, at) }
         /// A real file's time of change is virtual.
-        fn ftruncate64(fd: c_int, len: off_t) -> c_int { fds::ftruncate(fd, len) }
+        fn ftruncate64(fd: c_int, len: off_t) -> c_int { transfer::ftruncate(fd, len) }
         /// As ftruncate64.
-        fn ftruncate(fd: c_int, len: off_t) -> c_int { fds::ftruncate(fd, len) }
+        fn ftruncate(fd: c_int, len: off_t) -> c_int { transfer::ftruncate(fd, len) }
         /// Closes the virtual object and its placeholder.
         fn close(fd: c_int) -> c_int { fds::close(fd) }
         /// Closes virtual objects and placeholders.
@@ -295,11 +296,11 @@ interposed! {
         /// Also of virtual objects.
         fn dup3(old: c_int, new: c_int, flags: c_int) -> c_int { fds::dup3(old, new, flags, false) }
         /// Descriptor and status flags of virtual objects.
-        fn fcntl(fd: c_int, command: c_int, argument: c_ulong) -> c_int { fds::fcntl(fd, command, argument) }
+        fn fcntl(fd: c_int, command: c_int, argument: c_ulong) -> c_int { control::fcntl(fd, command, argument) }
         /// As fcntl.
-        fn fcntl64(fd: c_int, command: c_int, argument: c_ulong) -> c_int { fds::fcntl(fd, command, argument) }
+        fn fcntl64(fd: c_int, command: c_int, argument: c_ulong) -> c_int { control::fcntl(fd, command, argument) }
         /// FIONREAD and FIONBIO of virtual objects.
-        fn ioctl(fd: c_int, request: c_ulong, argument: c_ulong) -> c_int { fds::ioctl(fd, request, argument) }
+        fn ioctl(fd: c_int, request: c_ulong, argument: c_ulong) -> c_int { control::ioctl(fd, request, argument) }
         /// In memory of the group.
         fn pipe(ends: *mut c_int) -> c_int { fds::pipe(ends, 0) }
         /// In memory of the group.
@@ -307,9 +308,9 @@ interposed! {
         /// In memory of the group.
         fn eventfd(value: c_uint, flags: c_int) -> c_int { fds::eventfd(value, flags) }
         /// Copies through memory.
-        fn sendfile(out: c_int, input: c_int, offset: *mut off_t, count: size_t) -> ssize_t { fds::sendfile(out, input, offset, count) }
+        fn sendfile(out: c_int, input: c_int, offset: *mut off_t, count: size_t) -> ssize_t { transfer::sendfile(out, input, offset, count) }
         /// Copies through memory.
-        fn sendfile64(out: c_int, input: c_int, offset: *mut off_t, count: size_t) -> ssize_t { fds::sendfile(out, input, offset, count) }
+        fn sendfile64(out: c_int, input: c_int, offset: *mut off_t, count: size_t) -> ssize_t { transfer::sendfile(out, input, offset, count) }
     }
     files {
         /// Special files of /proc and /dev are answered.

@@ -18,6 +18,7 @@
 mod boundary;
 mod callsite;
 mod clock;
+mod control;
 mod dynamic;
 mod exec;
 mod exports;
@@ -38,5 +39,6 @@ mod sync;
 mod threads;
 mod tls;
 mod trace;
+mod transfer;
 mod turn;
 mod world;

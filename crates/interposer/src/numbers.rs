@@ -2,7 +2,9 @@
 
 use crate::raw::{self, fail, sys};
 use crate::refuse::{self, Unsupported};
-use crate::{clock, fds, files, futex, polling, process, random, sockets, threads};
+use crate::{
+    clock, control, fds, files, futex, polling, process, random, sockets, threads, transfer,
+};
 use core::ffi::{c_int, c_long, c_uint, c_ulong};
 use syscalls::Sysno;
 
@@ -32,14 +34,14 @@ pub(crate) unsafe fn syscall(number: c_long, a: [c_ulong; 6]) -> c_long {
                 random::fill(core::slice::from_raw_parts_mut(ptr!(0), a[1] as usize));
                 a[1] as c_long
             }
-            Sysno::read => fds::read(int(0), ptr!(1), a[2] as usize) as c_long,
-            Sysno::write => fds::write(int(0), ptr!(1), a[2] as usize) as c_long,
+            Sysno::read => transfer::read(int(0), ptr!(1), a[2] as usize) as c_long,
+            Sysno::write => transfer::write(int(0), ptr!(1), a[2] as usize) as c_long,
             Sysno::close => fds::close(int(0)).into(),
             Sysno::dup => fds::dup(int(0)).into(),
             Sysno::dup2 => fds::dup3(int(0), int(1), 0, true).into(),
             Sysno::dup3 => fds::dup3(int(0), int(1), int(2), false).into(),
-            Sysno::fcntl => fds::fcntl(int(0), int(1), a[2]).into(),
-            Sysno::ioctl => fds::ioctl(int(0), a[1], a[2]).into(),
+            Sysno::fcntl => control::fcntl(int(0), int(1), a[2]).into(),
+            Sysno::ioctl => control::ioctl(int(0), a[1], a[2]).into(),
             Sysno::pipe => fds::pipe(ptr!(0), 0).into(),
             Sysno::pipe2 => fds::pipe(ptr!(0), int(1)).into(),
             Sysno::eventfd => fds::eventfd(uint(0), 0).into(),

@@ -1,11 +1,10 @@
 //! Sockets: connections come from the log, output goes to the ring.
 
 use crate::boundary::Effects;
-use crate::fds::{
-    self, blocking, done, install, nonblocking, parts, size, virtual_of, write_parts,
-};
+use crate::fds::{self, blocking, done, install, nonblocking, size, virtual_of};
 use crate::raw::{self, fail, sys};
 use crate::refuse::{self, Unsupported};
+use crate::transfer::{parts, write_parts};
 use crate::turn::{Op, begin};
 use crate::world::vkernel;
 use crate::{clock, files};
