@@ -478,6 +478,10 @@ interposed! {
         fn kill(pid: pid_t, signal: c_int) -> c_int { process::kill(pid, signal) }
         /// Blocks in the schedule until a signal is taken.
         fn pause() -> c_int { signals::pause() }
+        /// As pause, with a signal mask.
+        fn sigsuspend(mask: *const libc::sigset_t) -> c_int { signals::suspend(mask) }
+        /// As sigsuspend.
+        fn __sigsuspend(mask: *const libc::sigset_t) -> c_int { signals::suspend(mask) }
     }
     refused {
         /// Not yet in virtual time: disarming works, arming fails with ENOSYS.

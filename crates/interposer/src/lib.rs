@@ -15,6 +15,7 @@
 // This library is private to the product: its exports are the C library's.
 #![allow(missing_docs)]
 
+mod ancillary;
 mod boundary;
 mod callsite;
 mod clock;

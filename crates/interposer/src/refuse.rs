@@ -25,7 +25,7 @@ pub(crate) enum Unsupported {
     IoUring = 5,
     /// A socket of another family than IPv4, IPv6 or Unix.
     SocketFamily = 6,
-    /// A descriptor passed over a Unix socket (SCM_RIGHTS).
+    /// A descriptor passed to a client outside over a Unix socket (SCM_RIGHTS).
     DescriptorPassing = 7,
     /// pthread_cancel(3).
     Cancel = 8,

@@ -93,6 +93,24 @@ pub(crate) unsafe fn with_mask<R>(mask: *const sigset_t, f: impl FnOnce() -> R) 
     result
 }
 
+/// sigsuspend(2).
+pub(crate) unsafe fn suspend(mask: *const sigset_t) -> c_int {
+    let me = begin(Op::Signal);
+    let mut raised = 0u64;
+    // SAFETY: asks for the signals that were raised while blocked.
+    unsafe { sys!(Sysno::rt_sigpending, &raw mut raised, SET) };
+    // SAFETY: the caller passes a mask, whose first word is the kernel's.
+    let open = raised & !unsafe { *mask.cast::<u64>() };
+    // SAFETY: same contract.
+    unsafe {
+        with_mask(mask, || {
+            // Those came when the mask was set, and end the wait.
+            while open == 0 && turn::wait(me, 0, None) != Wake::Interrupted {}
+        });
+    }
+    fail(libc::EINTR)
+}
+
 /// pause(2).
 pub(crate) fn pause() -> c_int {
     let me = begin(Op::Signal);

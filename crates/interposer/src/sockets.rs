@@ -7,10 +7,10 @@ use crate::refuse::{self, Unsupported};
 use crate::transfer::{parts, write_parts};
 use crate::turn::{Op, begin};
 use crate::world::vkernel;
-use crate::{clock, files};
+use crate::{ancillary, clock, files};
 use core::ffi::{c_int, c_void};
 use crane_scheduler::Slot;
-use crane_vkernel::{DescId, Dir, Errno, Route, Scatter, SockAddr, SockOption};
+use crane_vkernel::{DescId, Dir, Errno, Received, Route, Scatter, SockAddr, SockOption};
 use libc::{iovec, msghdr, size_t, sockaddr, socklen_t, ssize_t};
 use syscalls::Sysno;
 
@@ -241,7 +241,7 @@ pub(crate) unsafe fn sendto(
     unsafe { send_parts(me, desc, &[part], flags) }
 }
 
-/// sendmsg(2). Ancillary data is refused: a descriptor cannot be passed yet.
+/// sendmsg(2).
 pub(crate) unsafe fn sendmsg(fd: c_int, message: *const msghdr, flags: c_int) -> ssize_t {
     let me = begin(Op::Send);
     let Some(desc) = virtual_of(me, fd) else {
@@ -250,9 +250,9 @@ pub(crate) unsafe fn sendmsg(fd: c_int, message: *const msghdr, flags: c_int) ->
     };
     // SAFETY: the caller passes a valid message.
     let message = unsafe { &*message };
-    if message.msg_controllen > 0 {
-        refuse::count(Unsupported::DescriptorPassing);
-        return fail(libc::EINVAL) as ssize_t;
+    if ancillary::wanted(desc, message) {
+        // SAFETY: same contract.
+        return unsafe { ancillary::send(me, fd, desc, message, flags) };
     }
     // SAFETY: same contract.
     match unsafe { parts(message.msg_iov, message.msg_iovlen as c_int) } {
@@ -262,13 +262,7 @@ pub(crate) unsafe fn sendmsg(fd: c_int, message: *const msghdr, flags: c_int) ->
     }
 }
 
-/// What a receive got: bytes stored, and whether a message was cut.
-unsafe fn receive(
-    me: Slot,
-    desc: DescId,
-    iov: &[iovec],
-    flags: c_int,
-) -> Result<(usize, usize), c_int> {
+unsafe fn receive(me: Slot, desc: DescId, iov: &[iovec], flags: c_int) -> Result<Received, c_int> {
     if !vkernel().kind(desc).map_err(|e| e.0)?.is_socket() {
         return Err(libc::ENOTSOCK);
     }
@@ -301,11 +295,35 @@ unsafe fn receive(
             }
         });
         match step {
-            Ok(got) if whole && got.len > 0 && total + got.len < room => total += got.len,
-            Ok(got) => return Ok((total + got.len, total + got.message)),
-            Err(_) if total > 0 => return Ok((total, total)),
+            Ok(got) => {
+                total += got.len;
+                if whole && got.len > 0 && total < room && got.attached.is_none() {
+                    continue;
+                }
+                return Ok(Received {
+                    len: total,
+                    message: total - got.len + got.message,
+                    attached: got.attached,
+                });
+            }
+            Err(_) if total > 0 => {
+                return Ok(Received {
+                    len: total,
+                    message: total,
+                    attached: None,
+                });
+            }
             Err(code) => return Err(code),
         }
+    }
+}
+
+/// What a receive returns: with `MSG_TRUNC` the real length of a message.
+fn told(got: Received, flags: c_int) -> usize {
+    if flags & libc::MSG_TRUNC != 0 {
+        got.message
+    } else {
+        got.len
     }
 }
 
@@ -334,12 +352,11 @@ pub(crate) unsafe fn recvfrom(
         // SAFETY: same contract.
         unsafe { *from_len = 0 };
     }
-    size(got.map(|(stored, message)| {
-        if flags & libc::MSG_TRUNC != 0 {
-            message
-        } else {
-            stored
+    size(got.map(|got| {
+        if flags & libc::MSG_PEEK == 0 {
+            ancillary::discard(fd, got.attached);
         }
+        told(got, flags)
     }))
 }
 
@@ -356,17 +373,15 @@ pub(crate) unsafe fn recvmsg(fd: c_int, message: *mut msghdr, flags: c_int) -> s
     let got = unsafe { parts(message.msg_iov, message.msg_iovlen as c_int) }
         // SAFETY: same contract.
         .and_then(|iov| unsafe { receive(me, desc, iov, flags) });
-    if let Ok((stored, whole)) = got {
+    size(got.map(|got| {
         message.msg_namelen = 0;
-        message.msg_controllen = 0;
-        message.msg_flags = if whole > stored { libc::MSG_TRUNC } else { 0 };
-    }
-    size(got.map(|(stored, whole)| {
-        if flags & libc::MSG_TRUNC != 0 {
-            whole
-        } else {
-            stored
+        message.msg_flags = flags & libc::MSG_CMSG_CLOEXEC;
+        if got.message > got.len {
+            message.msg_flags |= libc::MSG_TRUNC;
         }
+        // SAFETY: same contract.
+        unsafe { ancillary::receive(me, fd, got.attached, message, flags) };
+        told(got, flags)
     }))
 }
 
@@ -385,6 +400,7 @@ fn virtual_option(level: c_int, name: c_int) -> Option<SockOption> {
     Some(match (level, name) {
         (libc::SOL_SOCKET, libc::SO_REUSEADDR) => SockOption::ReuseAddr,
         (libc::SOL_SOCKET, libc::SO_REUSEPORT) => SockOption::ReusePort,
+        (libc::SOL_SOCKET, libc::SO_PASSCRED) => SockOption::PassCred,
         (libc::SOL_SOCKET, libc::SO_RCVTIMEO) => SockOption::RecvTimeout,
         (libc::SOL_SOCKET, libc::SO_SNDTIMEO) => SockOption::SendTimeout,
         (libc::SOL_SOCKET, libc::SO_LINGER) => SockOption::ResetOnClose,

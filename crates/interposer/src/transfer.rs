@@ -5,7 +5,7 @@ use crate::fds::{blocking, nonblocking, size, virtual_of};
 use crate::raw::{self, fail, sys};
 use crate::turn::{Op, begin};
 use crate::world::vkernel;
-use crate::{files, random};
+use crate::{ancillary, files, random};
 use core::ffi::{c_int, c_void};
 use crane_scheduler::Slot;
 use crane_vkernel::{DescId, Dir, Gather, Kind, Scatter};
@@ -33,8 +33,8 @@ fn receive_deadline(desc: DescId) -> Option<u64> {
     crate::sockets::time_limit(desc, crane_vkernel::SockOption::RecvTimeout)
 }
 
-unsafe fn read_parts(me: Slot, desc: DescId, iov: &[iovec]) -> ssize_t {
-    size(blocking(
+unsafe fn read_parts(me: Slot, fd: c_int, desc: DescId, iov: &[iovec]) -> ssize_t {
+    let got = blocking(
         me,
         desc,
         Dir::Read,
@@ -45,7 +45,11 @@ unsafe fn read_parts(me: Slot, desc: DescId, iov: &[iovec]) -> ssize_t {
             let to = unsafe { Scatter::from_iovecs(iov) }?;
             vkernel().read_iov(&mut Effects, desc, to)
         },
-    ))
+    );
+    size(got.map(|got| {
+        ancillary::discard(fd, got.attached);
+        got.len
+    }))
 }
 
 /// Writes all of `iov` to a blocking object, or what fits to one that is not.
@@ -97,7 +101,7 @@ pub(crate) unsafe fn write_parts(
 }
 
 /// The part that holds byte `at` of all parts, and the offset in it.
-fn locate(iov: &[iovec], mut at: usize) -> (&iovec, usize) {
+pub(crate) fn locate(iov: &[iovec], mut at: usize) -> (&iovec, usize) {
     for part in iov {
         if at < part.iov_len {
             return (part, at);
@@ -116,7 +120,7 @@ pub(crate) unsafe fn read(fd: c_int, to: *mut c_void, len: size_t) -> ssize_t {
             iov_len: len.min(MAX_RW),
         };
         // SAFETY: same contract.
-        return unsafe { read_parts(me, desc, &[part]) };
+        return unsafe { read_parts(me, fd, desc, &[part]) };
     }
     if me != 0 && files::is_random(fd) {
         // SAFETY: the caller passes room for `len` bytes.
@@ -137,7 +141,7 @@ pub(crate) unsafe fn readv(fd: c_int, iov: *const iovec, count: c_int) -> ssize_
     // SAFETY: same contract.
     match unsafe { parts(iov, count) } {
         // SAFETY: same contract.
-        Ok(iov) => unsafe { read_parts(me, desc, iov) },
+        Ok(iov) => unsafe { read_parts(me, fd, desc, iov) },
         Err(code) => fail(code) as ssize_t,
     }
 }

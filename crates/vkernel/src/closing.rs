@@ -108,6 +108,8 @@ impl VKernel {
             self.peer_closed(host, stream.peer, reset);
         }
         self.unbind(id);
+        // Last, since one of these may be the other end itself.
+        self.drop_attached(host, id);
     }
 
     /// The other end of `id`, inside the group, was closed.

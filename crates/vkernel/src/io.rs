@@ -1,5 +1,6 @@
 //! read and write on any kind of description, and FIONREAD.
 
+use crate::ancillary::AttachmentId;
 use crate::desc::Kind;
 use crate::iov::{Gather, Scatter};
 use crate::{DescId, Errno, Host, Result, VKernel};
@@ -11,11 +12,22 @@ pub struct Received {
     pub len: usize,
     /// Length of the message; more than `len` if it was cut (`MSG_TRUNC`).
     pub message: usize,
+    /// Descriptors that came with the bytes; after a receive that was not a
+    /// peek the caller must give it back with `attachment_free`.
+    pub attached: Option<AttachmentId>,
 }
 
 impl Received {
     pub(crate) fn bytes(len: usize) -> Received {
-        Received { len, message: len }
+        Received::with(len, len, 0)
+    }
+
+    pub(crate) fn with(len: usize, message: usize, attached: u32) -> Received {
+        Received {
+            len,
+            message,
+            attached: (attached != 0).then_some(AttachmentId(attached)),
+        }
     }
 }
 
@@ -34,7 +46,14 @@ impl VKernel {
         to: &mut [u8],
     ) -> Result<usize> {
         let received = self.recv_iov(host, desc, Scatter::new(to), false)?;
-        Ok(received.len)
+        Ok(self.without_attachment(host, received))
+    }
+
+    fn without_attachment<H: Host + ?Sized>(&mut self, host: &mut H, got: Received) -> usize {
+        if let Some(attachment) = got.attached {
+            self.attachment_free(host, attachment);
+        }
+        got.len
     }
 
     /// Receives into one buffer without consuming (`MSG_PEEK`).
@@ -65,7 +84,8 @@ impl VKernel {
         desc: DescId,
         to: &mut [u8],
     ) -> Result<usize> {
-        self.read_iov(host, desc, Scatter::new(to))
+        let received = self.read_iov(host, desc, Scatter::new(to))?;
+        Ok(self.without_attachment(host, received))
     }
 
     /// `write` on any kind; see `write_iov`.
@@ -90,28 +110,28 @@ impl VKernel {
         host: &mut H,
         desc: DescId,
         mut to: Scatter<'_>,
-    ) -> Result<usize> {
-        match self.kind(desc)? {
+    ) -> Result<Received> {
+        let len = match self.kind(desc)? {
             // System V behaviour that Linux keeps: an empty read asks nothing.
-            Kind::Socket | Kind::Listener | Kind::Stream if to.is_empty() => Ok(0),
+            Kind::Socket | Kind::Listener | Kind::Stream if to.is_empty() => 0,
             Kind::Socket | Kind::Listener | Kind::Stream => {
-                Ok(self.recv_iov(host, desc, to, false)?.len)
+                return self.recv_iov(host, desc, to, false);
             }
-            Kind::PipeRead => self.pipe_read(host, desc, to),
-            Kind::PipeWrite => Err(Errno::BADF),
-            Kind::EventFd if to.len() < 8 => Err(Errno::INVAL),
+            Kind::PipeRead => self.pipe_read(host, desc, to)?,
+            Kind::PipeWrite => return Err(Errno::BADF),
+            Kind::EventFd | Kind::TimerFd if to.len() < 8 => return Err(Errno::INVAL),
             Kind::EventFd => {
                 let value = self.eventfd_read(host, desc)?;
-                Ok(eight_bytes(&mut to, value))
+                eight_bytes(&mut to, value)
             }
-            Kind::TimerFd if to.len() < 8 => Err(Errno::INVAL),
             Kind::TimerFd => {
                 let now = self.header[0].now;
                 let value = self.timerfd_read(desc, now)?;
-                Ok(eight_bytes(&mut to, value))
+                eight_bytes(&mut to, value)
             }
-            Kind::Epoll | Kind::Pollable => Err(Errno::INVAL),
-        }
+            Kind::Epoll | Kind::Pollable => return Err(Errno::INVAL),
+        };
+        Ok(Received::bytes(len))
     }
 
     /// `write`/`writev` on any kind.

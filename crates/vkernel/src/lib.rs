@@ -21,9 +21,9 @@
 //!
 //! # What is not here
 //!
-//! UDP and raw sockets (`ESOCKTNOSUPPORT`: pass them through), descriptors in
-//! ancillary data, pipes in packet mode (`O_DIRECT`), urgent data, and socket
-//! options other than those in [`SockOption`].
+//! UDP and raw sockets (`ESOCKTNOSUPPORT`: pass them through), pipes in packet
+//! mode (`O_DIRECT`), urgent data, and socket options other than those in
+//! [`SockOption`].
 
 #![no_std]
 
@@ -31,6 +31,7 @@
 extern crate std;
 
 mod addr;
+mod ancillary;
 mod bind;
 mod buffer;
 mod closing;
@@ -58,6 +59,7 @@ mod table;
 mod timerfd;
 
 pub use addr::SockAddr;
+pub use ancillary::{AttachmentId, MAX_PASSED};
 pub use bind::Route;
 pub use buffer::CHUNK;
 pub use desc::{DescId, Kind};

@@ -50,6 +50,7 @@ impl VKernel {
             let stream = &mut self.streams[id];
             stream.state &= !state::PEER_GONE;
             self.pool.clear(&mut stream.rx);
+            self.drop_attached(host, id);
             return Err(Errno::CONNREFUSED);
         }
         if self.streams[peer].shut & shut::RECV != 0 {
@@ -69,6 +70,7 @@ impl VKernel {
         self.pool.push(rx, &mut Gather::new(&header), HEADER)?;
         self.pool.push(rx, &mut data, len)?;
         self.streams[peer].bytes_in += len as u64;
+        self.streams[peer].pushed += (len + HEADER) as u64;
         self.streams[id].bytes_out += len as u64;
         self.notify(host, peer, IN | RDNORM, Wake::All);
         Ok(len)
@@ -115,6 +117,7 @@ impl VKernel {
             return self.recv_empty(id).map(|()| Received::bytes(0));
         };
         let len = to.len().min(message);
+        let (_, attached) = self.attached_window(id, HEADER + message);
         let rx = &mut self.streams[id].rx;
         if peek {
             self.pool.peek(rx, HEADER, &mut to, len);
@@ -122,8 +125,11 @@ impl VKernel {
             self.pool.discard(rx, HEADER);
             self.pool.pop(rx, &mut to, len);
             self.pool.discard(rx, message - len);
+            if attached != 0 {
+                self.attached_taken(id);
+            }
             self.consumed(host, id);
         }
-        Ok(Received { len, message })
+        Ok(Received::with(len, message, attached))
     }
 }

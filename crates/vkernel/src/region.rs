@@ -4,6 +4,7 @@
 use core::fmt;
 use core::ptr::NonNull;
 
+use crate::ancillary::{ATTACHMENTS, Attachment};
 use crate::bind::PortState;
 use crate::buffer::{CHUNK, Chunk, Pool, PoolState};
 use crate::connmap::{ConnMap, Slot};
@@ -156,6 +157,8 @@ record! {
         pub(crate) next_port: u32,
         pub(crate) next_unix_name: u32,
         pub(crate) next_reuseport: u32,
+        pub(crate) attachment_free: u32,
+        pub(crate) attachment_fresh: u32,
         pub(crate) pad: u32,
         pub(crate) conns_total: u64,
         pub(crate) conns_overrun: u64,
@@ -207,6 +210,7 @@ pub struct VKernel {
     pub(crate) timer_heap: Table<u32>,
     pub(crate) epolls: Table<Epoll>,
     pub(crate) pollables: Table<Pollable>,
+    pub(crate) attachments: Table<Attachment>,
     pub(crate) watches: Table<Watch>,
     pub(crate) pollers: Table<Poller>,
     pub(crate) procs: Table<Proc>,
@@ -269,6 +273,7 @@ impl VKernel {
         cursor.skip::<u32>(descs);
         cursor.skip::<Epoll>(descs);
         cursor.skip::<Pollable>(descs);
+        cursor.skip::<Attachment>(ATTACHMENTS);
         cursor.skip::<Watch>(limits.watches);
         cursor.skip::<Poller>(limits.threads);
         cursor.skip::<Proc>(limits.procs);
@@ -360,6 +365,7 @@ impl VKernel {
                 timer_heap: at.table(descs),
                 epolls: at.table(descs),
                 pollables: at.table(descs),
+                attachments: at.table(ATTACHMENTS),
                 watches: at.table(limits.watches),
                 pollers: at.table(limits.threads),
                 procs: at.table(limits.procs),

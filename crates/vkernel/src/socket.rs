@@ -64,6 +64,8 @@ pub enum SockOption {
     V6Only,
     /// `SO_LINGER` on with time 0, so that closing resets: 0 or 1.
     ResetOnClose,
+    /// `SO_PASSCRED`: 0 or 1; stored for the caller.
+    PassCred,
     /// `SO_RCVTIMEO` in nanoseconds, 0 for none; stored for the caller.
     RecvTimeout,
     /// `SO_SNDTIMEO` in nanoseconds, 0 for none; stored for the caller.

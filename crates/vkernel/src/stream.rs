@@ -10,7 +10,7 @@ use crate::io::Received;
 use crate::iov::{Gather, Scatter};
 use crate::readiness::{IN, OUT, RDNORM, WRBAND, WRNORM, Wake};
 use crate::socket::SOCK_DGRAM;
-use crate::table::{Link, Linked, record};
+use crate::table::{Link, Linked, List, record};
 use crate::{DescId, Errno, Host, Result, VKernel};
 
 record! {
@@ -26,6 +26,11 @@ record! {
         pub(crate) drained: u64,
         /// Consumption last reported to the gateway.
         pub(crate) reported: u64,
+        /// Bytes put into `rx` from inside the group, with their framing.
+        pub(crate) pushed: u64,
+        /// Descriptors that came with bytes in `rx`.
+        pub(crate) attached: List,
+        pad: u32,
         /// Place among the external connections.
         pub(crate) order: Link,
         /// Place in a listener's queue.
@@ -284,6 +289,7 @@ impl VKernel {
         }
         self.pool.push(&mut self.streams[peer].rx, &mut data, len)?;
         self.streams[peer].bytes_in += len as u64;
+        self.streams[peer].pushed += len as u64;
         self.streams[id].bytes_out += len as u64;
         self.notify(host, peer, IN | RDNORM, Wake::All);
         Ok(len)
@@ -311,20 +317,23 @@ impl VKernel {
         if self.streams[id].state & state::FRAMED != 0 {
             return self.recv_packet(host, id, to, peek);
         }
-        let len = to.len();
-        let stream = &mut self.streams[id];
-        if stream.rx.bytes == 0 {
+        if self.streams[id].rx.bytes == 0 {
             return self.recv_empty(id).map(|()| Received::bytes(0));
         }
-        if peek {
-            let len = self.pool.peek(&stream.rx, 0, &mut to, len);
-            return Ok(Received::bytes(len));
-        }
-        let len = self.pool.pop(&mut stream.rx, &mut to, len);
-        if len > 0 {
+        let (len, attached) = self.attached_window(id, to.len());
+        let rx = &mut self.streams[id].rx;
+        let len = if peek {
+            self.pool.peek(rx, 0, &mut to, len)
+        } else {
+            self.pool.pop(rx, &mut to, len)
+        };
+        if len > 0 && !peek {
+            if attached != 0 {
+                self.attached_taken(id);
+            }
             self.consumed(host, id);
         }
-        Ok(Received::bytes(len))
+        Ok(Received::with(len, len, attached))
     }
 
     fn recv_unconnected(&mut self, id: u32, kind: Kind) -> Result<Received> {
