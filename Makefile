@@ -14,8 +14,8 @@ NATIVE := src/crane/_native
 CRATES := --workspace --exclude crane-python --exclude crane-interposer
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes
 
-.PHONY: build test lint test-rust test-python demo bench wheel lock clean packages test-packages \
-        demo-packages bench-packages
+.PHONY: build test lint test-rust test-python demo bench verify-programs wheel lock clean packages \
+        test-packages demo-packages bench-packages
 
 build: $(VENV)/.locked | packages ## everything needed to run crane from this checkout
 	cargo build --release --locked -p crane-interposer
@@ -31,8 +31,9 @@ packages:
 	@command -v cargo >/dev/null || \
 	    { echo "crane: cargo is missing; install Rust 1.95 or newer with rustup" >&2; exit 1; }
 
-test-packages:
+test-packages: | build
 	@.ci/packages redis-server:redis-server redis-cli:redis-tools curl:curl
+	@.ci/packages $$($(BIN)/python tests/programs/catalogue.py)
 
 $(VENV)/.locked: requirements.lock | packages
 	@test -x $(BIN)/python || python3 -m venv $(VENV)
@@ -74,6 +75,10 @@ demo: build | demo-packages ## three replicas of a server, and what happens when
 
 bench: build | bench-packages ## how fast it is, beside the same server alone
 	$(BIN)/crane bench
+
+verify-programs: build $(VENV)/.locked-dev ## every server of tests/programs at full size: PROGRAM=NAME for one
+	@.ci/packages $$($(BIN)/python tests/programs/catalogue.py $(PROGRAM))
+	$(BIN)/python tests/programs/report.py $(PROGRAM)
 
 wheel: build ## a wheel in dist/
 	$(BIN)/maturin build --release --locked --out dist

@@ -87,10 +87,12 @@ class Cluster:
         replicas: int = 3,
         environment: Mapping[str, str] | None = None,
         cwd: Path | None = None,
+        options: Sequence[str] = (),
     ) -> None:
         """``base`` holds the state and is removed at the end; nothing is started yet.
 
-        ``environment`` is added to this process's own.
+        ``environment`` is added to this process's own, ``options`` to those of
+        ``crane run``.
         """
         self.command = list(command)
         self.base = base
@@ -99,7 +101,7 @@ class Cluster:
         self.log = base / "run.log"
         self.environment = {**os.environ, **(environment or {})}
         self.process: subprocess.Popen[bytes] | None = None
-        self._options = ["--replicas", str(replicas), "--durability", durability]
+        self._options = ["--replicas", str(replicas), "--durability", durability, *options]
         self._replicas = replicas
         self._cwd = cwd
         root = self.environment.get("CRANE_RUN_DIR")
