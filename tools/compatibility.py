@@ -18,7 +18,10 @@ _ELSEWHERE = {
         "linking",
         "dlsym",
         "Names above that are looked up through RTLD_NEXT or RTLD_DEFAULT are the interposer's.",
-    )
+    ),
+    "execl": Row("processes", "execl", "As execve."),
+    "execle": Row("processes", "execle", "As execve."),
+    "execlp": Row("processes", "execlp", "As execvp."),
 }
 
 PAGE = ROOT / "docs" / "compatibility.md"

@@ -1,16 +1,162 @@
-//! execvp(3) and execvpe(3): the file is looked up here, because the C
-//! library's own look-up ends in its own execve, which nobody would see.
+//! The exec family.
+//!
+//! The calling thread keeps the turn until the new image attaches, and the
+//! image is looked at before: an exec that would start something in which the
+//! interposer is not, fails. The environment of the new image always has the
+//! interposer in it, whatever the program gave.
+//!
+//! The C library's own look-ups end in its own execve, which nobody would see,
+//! so all of them are done here.
 
+use crate::image::{self, Image, LIBRARY};
 use crate::process;
-use crate::raw::{fail, sys};
+use crate::raw::{self, Pages, fail, sys};
+use crate::refuse::{self, Unsupported};
+use crate::turn::{self, Op, begin};
+use core::arch::naked_asm;
 use core::ffi::{CStr, c_char, c_int};
+use core::ptr::null;
 use syscalls::Sysno;
+
+/// A list of strings that ends with null, as argv and envp are.
+type Strings = *const *const c_char;
+
+/// execve(2).
+pub(crate) unsafe fn execve(
+    path: *const c_char,
+    arguments: Strings,
+    environment: Strings,
+) -> c_int {
+    // SAFETY: same contract.
+    unsafe { execveat(libc::AT_FDCWD, path, arguments, environment, 0) }
+}
+
+/// fexecve(3).
+pub(crate) unsafe fn fexecve(fd: c_int, arguments: Strings, environment: Strings) -> c_int {
+    if fd < 0 || arguments.is_null() || environment.is_null() {
+        return fail(libc::EINVAL);
+    }
+    // SAFETY: same contract.
+    unsafe {
+        execveat(
+            fd,
+            c"".as_ptr(),
+            arguments,
+            environment,
+            libc::AT_EMPTY_PATH,
+        )
+    }
+}
+
+/// execveat(2): the calling thread keeps the turn until the new image attaches.
+pub(crate) unsafe fn execveat(
+    directory: c_int,
+    path: *const c_char,
+    arguments: Strings,
+    environment: Strings,
+    flags: c_int,
+) -> c_int {
+    let me = begin(Op::Exec);
+    match image::examine(directory, path, flags) {
+        Err(code) => return fail(code),
+        Ok(Image::Text) => return fail(libc::ENOEXEC),
+        Ok(Image::Refused(why)) => {
+            refuse::count(Unsupported::Image);
+            turn::report(false, &why);
+            raw::write_stderr(b"crane: ");
+            raw::write_stderr(why.as_bytes());
+            raw::write_stderr(b"\n");
+            return fail(libc::EPERM);
+        }
+        Ok(Image::Good) => {}
+    }
+    // SAFETY: the caller passes a list of C strings or null.
+    let Some(environment) = (unsafe { with_interposer(environment) }) else {
+        return fail(libc::ENOMEM);
+    };
+    if me != 0 {
+        process::exec_begins(me);
+    }
+    // SAFETY: same contract; the list of variables is whole.
+    let code = unsafe {
+        sys!(
+            Sysno::execveat,
+            directory,
+            path,
+            arguments,
+            environment.list,
+            flags
+        )
+    };
+    // Back here: it failed, and nothing was given up yet.
+    if me != 0 {
+        process::exec_failed();
+    }
+    raw::ret(code) as c_int
+}
+
+/// An environment with the interposer in it.
+struct Environment {
+    list: Strings,
+    /// What holds it, when the program's own could not be used.
+    _room: Option<Pages>,
+}
+
+/// The program's variables, with the interposer put back where it was taken out.
+unsafe fn with_interposer(given: Strings) -> Option<Environment> {
+    const NAME: &[u8] = b"LD_PRELOAD=";
+    let mut count = 0;
+    let mut place = None;
+    let mut others = &b""[..];
+    // SAFETY: the caller passes a list of C strings that ends with null, or null.
+    unsafe {
+        while !given.is_null() && !(*given.add(count)).is_null() {
+            let text = CStr::from_ptr(*given.add(count)).to_bytes();
+            if let Some(value) = text.strip_prefix(NAME) {
+                let mut names = value.split(|&b| b == b':' || b == b' ');
+                if names.next() == Some(LIBRARY.to_bytes()) {
+                    return Some(Environment {
+                        list: given,
+                        _room: None,
+                    });
+                }
+                (place, others) = (Some(count), value);
+            }
+            count += 1;
+        }
+        let library = LIBRARY.to_bytes();
+        let list = (count + 2) * size_of::<*const c_char>();
+        let text = NAME.len() + library.len() + 1 + others.len() + 1;
+        let room = Pages::new(list + text)?;
+        // SAFETY: the mapping is that long, and zeroed: the list and the text end.
+        let to = room.start().cast::<*const c_char>();
+        let mut text = room.start().add(list);
+        let start = text;
+        for part in [
+            NAME,
+            library,
+            if others.is_empty() { b"" } else { b":" },
+            others,
+        ] {
+            core::ptr::copy_nonoverlapping(part.as_ptr(), text, part.len());
+            text = text.add(part.len());
+        }
+        for i in 0..count {
+            *to.add(i) = *given.add(i);
+        }
+        *to.add(place.unwrap_or(count)) = start.cast();
+        Some(Environment {
+            list: to.cast_const(),
+            _room: Some(room),
+        })
+    }
+}
 
 /// execvpe(3).
 pub(crate) unsafe fn execvpe(
     file: *const c_char,
-    arguments: *const *const c_char,
-    environment: *const *const c_char,
+    arguments: Strings,
+    environment: Strings,
 ) -> c_int {
     // SAFETY: the caller passes a C string.
     let name = unsafe { CStr::from_ptr(file) }.to_bytes();
@@ -53,71 +199,150 @@ pub(crate) unsafe fn execvpe(
     fail(failure)
 }
 
-/// Most arguments of a script without an interpreter's name.
-const SHELL_ARGUMENTS: usize = 1024;
-
 /// execve(2), and for a text without `#!` the shell, as execvp(3) does.
-unsafe fn exec_or_shell(
-    path: *const c_char,
-    arguments: *const *const c_char,
-    environment: *const *const c_char,
-) -> c_int {
-    match kind_of(path) {
-        Ok(Kind::Program) => {
-            // SAFETY: same contract.
-            return unsafe { process::execve(path, arguments, environment) };
-        }
-        Ok(Kind::Text) => {}
-        Err(code) => return fail(code),
-    }
-    let mut list = [core::ptr::null(); SHELL_ARGUMENTS];
-    (list[0], list[1]) = (c"sh".as_ptr(), path);
-    // SAFETY: a list of arguments that ends with null.
+unsafe fn exec_or_shell(path: *const c_char, arguments: Strings, environment: Strings) -> c_int {
+    // SAFETY: same contract; a list of arguments that ends with null.
     unsafe {
-        let mut count = 1;
-        while !(*arguments).is_null() && !(*arguments.add(count)).is_null() {
-            if count + 2 >= SHELL_ARGUMENTS {
-                return fail(libc::E2BIG);
-            }
-            list[count + 1] = *arguments.add(count);
+        let code = execve(path, arguments, environment);
+        if *libc::__errno_location() != libc::ENOEXEC {
+            return code;
+        }
+        let mut count = 0;
+        while !arguments.is_null() && !(*arguments.add(count)).is_null() {
             count += 1;
         }
-        process::execve(c"/bin/sh".as_ptr(), list.as_ptr(), environment)
-    }
-}
-
-enum Kind {
-    Program,
-    Text,
-}
-
-/// What the kernel would do with a file, asked beforehand, because an execve
-/// that failed has ended this process's other threads.
-fn kind_of(path: *const c_char) -> Result<Kind, c_int> {
-    let mut head = [0u8; 4];
-    // SAFETY: plain system calls on the caller's path with valid buffers.
-    let (found, count) = unsafe {
-        let mut st: libc::stat = core::mem::zeroed();
-        let found = sys!(Sysno::stat, path, &raw mut st);
-        let regular = st.st_mode & libc::S_IFMT == libc::S_IFREG;
-        if found == 0 && !regular {
-            return Err(libc::EACCES);
+        let Some(room) = Pages::new((count + 3) * size_of::<*const c_char>()) else {
+            return fail(libc::ENOMEM);
+        };
+        let list = room.start().cast::<*const c_char>();
+        *list = c"sh".as_ptr();
+        *list.add(1) = path;
+        for i in 1..count {
+            *list.add(i + 1) = *arguments.add(i);
         }
-        let fd = sys!(
-            Sysno::openat,
-            libc::AT_FDCWD,
-            path,
-            libc::O_RDONLY | libc::O_CLOEXEC,
-            0
-        );
-        let count = sys!(Sysno::read, fd, head.as_mut_ptr(), head.len());
-        sys!(Sysno::close, fd);
-        (found as isize, count as isize)
-    };
-    if found < 0 {
-        return Err(-found as c_int);
+        execve(c"/bin/sh".as_ptr(), list, environment)
     }
-    // What may be executed and not read is a program.
-    let known = count < 0 || head == *b"\x7fELF" || head.starts_with(b"#!");
-    Ok(if known { Kind::Program } else { Kind::Text })
+}
+
+/// How the arguments that follow a variadic function's second are found: three
+/// of them lie where the entry code below saved the registers, the others on
+/// the caller's stack.
+struct Listed {
+    saved: *const *const c_char,
+    stack: *const *const c_char,
+}
+
+impl Listed {
+    /// Argument `i` of the list, the first being that in the second register.
+    unsafe fn get(&self, i: usize) -> *const c_char {
+        // SAFETY: the caller of execl passes a list that ends with null.
+        unsafe {
+            if i < 5 {
+                *self.saved.add(i)
+            } else {
+                *self.stack.add(i - 5)
+            }
+        }
+    }
+
+    /// The list as an array, with what comes behind its end.
+    unsafe fn collect(&self) -> Option<(Pages, *const c_char)> {
+        let mut count = 0;
+        // SAFETY: as above; the room is for all of them and the end.
+        unsafe {
+            while !self.get(count).is_null() {
+                count += 1;
+            }
+            let room = Pages::new((count + 1) * size_of::<*const c_char>())?;
+            for i in 0..count {
+                *room.start().cast::<*const c_char>().add(i) = self.get(i);
+            }
+            Some((room, self.get(count + 1)))
+        }
+    }
+}
+
+/// Puts the five registers behind the first argument into memory and calls
+/// `$with(first, saved, stack)`.
+macro_rules! with_list {
+    ($with:ident) => {
+        naked_asm!(
+            "lea rax, [rsp + 8]",
+            "sub rsp, 56",
+            "mov [rsp], rsi",
+            "mov [rsp + 8], rdx",
+            "mov [rsp + 16], rcx",
+            "mov [rsp + 24], r8",
+            "mov [rsp + 32], r9",
+            "mov rsi, rsp",
+            "mov rdx, rax",
+            "call {with}",
+            "add rsp, 56",
+            "ret",
+            with = sym $with,
+        )
+    };
+}
+
+/// execl(3).
+#[unsafe(naked)]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn execl(path: *const c_char, first: *const c_char) -> c_int {
+    with_list!(exec_list)
+}
+
+/// execlp(3).
+#[unsafe(naked)]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn execlp(file: *const c_char, first: *const c_char) -> c_int {
+    with_list!(exec_list_in_path)
+}
+
+/// execle(3).
+#[unsafe(naked)]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn execle(path: *const c_char, first: *const c_char) -> c_int {
+    with_list!(exec_list_and_environment)
+}
+
+unsafe extern "C" fn exec_list(path: *const c_char, saved: Strings, stack: Strings) -> c_int {
+    // SAFETY: the entry code above passes what the caller gave.
+    match unsafe { Listed { saved, stack }.collect() } {
+        // SAFETY: same contract; the list is whole.
+        Some((list, _)) => unsafe { execve(path, list.start().cast(), process::environment()) },
+        None => fail(libc::ENOMEM),
+    }
+}
+
+unsafe extern "C" fn exec_list_in_path(
+    file: *const c_char,
+    saved: Strings,
+    stack: Strings,
+) -> c_int {
+    // SAFETY: as above.
+    match unsafe { Listed { saved, stack }.collect() } {
+        // SAFETY: as above.
+        Some((list, _)) => unsafe { execvpe(file, list.start().cast(), process::environment()) },
+        None => fail(libc::ENOMEM),
+    }
+}
+
+unsafe extern "C" fn exec_list_and_environment(
+    path: *const c_char,
+    saved: Strings,
+    stack: Strings,
+) -> c_int {
+    // SAFETY: as above.
+    match unsafe { Listed { saved, stack }.collect() } {
+        // SAFETY: as above; execle(3) has the environment behind the list's end.
+        Some((list, environment)) => unsafe {
+            let environment = if environment.is_null() {
+                null()
+            } else {
+                environment.cast()
+            };
+            execve(path, list.start().cast(), environment)
+        },
+        None => fail(libc::ENOMEM),
+    }
 }

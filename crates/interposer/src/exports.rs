@@ -454,14 +454,18 @@ interposed! {
             crate::world::ensure_attached();
             (crate::real::real().register_atfork)(prepare, parent, child, dso)
         }
-        /// The new image goes on with the turn.
-        fn execve(path: *const c_char, argv: *const *const c_char, envp: *const *const c_char) -> c_int { process::execve(path, argv, envp) }
+        /// The new image goes on with the turn, and always has the interposer in it.
+        fn execve(path: *const c_char, argv: *const *const c_char, envp: *const *const c_char) -> c_int { exec::execve(path, argv, envp) }
         /// As execve.
-        fn execv(path: *const c_char, argv: *const *const c_char) -> c_int { process::execve(path, argv, process::environment()) }
+        fn execv(path: *const c_char, argv: *const *const c_char) -> c_int { exec::execve(path, argv, process::environment()) }
         /// As execve, after looking the file up in PATH.
         fn execvp(file: *const c_char, argv: *const *const c_char) -> c_int { exec::execvpe(file, argv, process::environment()) }
         /// As execvp.
         fn execvpe(file: *const c_char, argv: *const *const c_char, envp: *const *const c_char) -> c_int { exec::execvpe(file, argv, envp) }
+        /// As execve.
+        fn execveat(dir: c_int, path: *const c_char, argv: *const *const c_char, envp: *const *const c_char, flags: c_int) -> c_int { exec::execveat(dir, path, argv, envp, flags) }
+        /// As execve.
+        fn fexecve(fd: c_int, argv: *const *const c_char, envp: *const *const c_char) -> c_int { exec::fexecve(fd, argv, envp) }
         /// An ordered event.
         fn _exit(status: c_int) { process::exit_now(status) }
         /// An ordered event.

@@ -26,6 +26,7 @@ mod exports;
 mod fds;
 mod files;
 mod futex;
+mod image;
 mod numbers;
 mod operations;
 mod polling;

@@ -3,7 +3,7 @@
 use crate::raw::{self, fail, sys};
 use crate::refuse::{self, Unsupported};
 use crate::{
-    clock, control, fds, files, futex, polling, process, random, sockets, threads, transfer,
+    clock, control, exec, fds, files, futex, polling, process, random, sockets, threads, transfer,
 };
 use core::ffi::{c_int, c_long, c_uint, c_ulong};
 use syscalls::Sysno;
@@ -78,6 +78,8 @@ pub(crate) unsafe fn syscall(number: c_long, a: [c_ulong; 6]) -> c_long {
             }
             Sysno::sched_yield => threads::sched_yield().into(),
             Sysno::sched_getaffinity => threads::getaffinity(a[1] as usize, ptr!(2)).into(),
+            Sysno::execve => exec::execve(ptr!(0), ptr!(1), ptr!(2)).into(),
+            Sysno::execveat => exec::execveat(int(0), ptr!(1), ptr!(2), ptr!(3), int(4)).into(),
             Sysno::kill => process::kill(int(0), int(1)).into(),
             Sysno::exit_group => process::exit_now(int(0)),
             Sysno::io_uring_setup | Sysno::io_uring_enter | Sysno::io_uring_register => {

@@ -98,6 +98,9 @@ pub(crate) fn reattach_after_exec() {
     };
     let slot = world().processes[index as usize].exec;
     world().processes[index as usize].exec = 0;
+    // The kernel has ended the other threads and closed these descriptors.
+    threads::drop_siblings(slot, index);
+    let _ = vkernel().exec(&mut Effects, index, |_| {});
     threads::adopt(slot, index);
 }
 
@@ -227,32 +230,15 @@ unsafe extern "C" fn child_started() {
     threads::adopt_running(slot, process);
 }
 
-/// execve(2): the calling thread keeps the turn until the new image attaches.
-pub(crate) unsafe fn execve(
-    path: *const c_char,
-    arguments: *const *const c_char,
-    environment: *const *const c_char,
-) -> c_int {
-    let me = begin(Op::Exec);
-    if me == 0 {
-        // SAFETY: same contract.
-        return unsafe { (real().execve)(path, arguments, environment) };
-    }
-    // SAFETY: plain access(2) on the caller's path: exec of what is missing
-    // must fail before anything is given up.
-    let code = unsafe { sys!(Sysno::faccessat, libc::AT_FDCWD, path, libc::X_OK) };
-    if code != 0 {
-        return raw::ret(code) as c_int;
-    }
-    let index = current();
-    threads::drop_siblings(me, index);
-    world().processes[index as usize].exec = me;
-    // The kernel closes the placeholders of the same descriptors.
-    let _ = vkernel().exec(&mut Effects, index, |_| {});
-    // SAFETY: same contract.
-    let code = unsafe { (real().execve)(path, arguments, environment) };
-    world().processes[index as usize].exec = 0;
-    code
+/// The calling thread is about to exec: it keeps the turn until the new image
+/// attaches, which then does what the kernel does with the old one.
+pub(crate) fn exec_begins(me: Slot) {
+    world().processes[current() as usize].exec = me;
+}
+
+/// The exec that was begun did not happen.
+pub(crate) fn exec_failed() {
+    world().processes[current() as usize].exec = 0;
 }
 
 /// wait4(2) over the processes of the group.

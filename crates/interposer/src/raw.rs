@@ -72,6 +72,54 @@ impl Line {
     pub(crate) fn as_bytes(&self) -> &[u8] {
         &self.bytes[..self.len]
     }
+
+    /// Makes a C string of it.
+    pub(crate) fn end(&mut self) {
+        self.len = self.len.min(self.bytes.len() - 1);
+        self.bytes[self.len] = 0;
+        self.len += 1;
+    }
+}
+
+/// Anonymous memory of the calling process, given back at the end: room for
+/// lists whose length the program decides, where nothing may be allocated.
+pub(crate) struct Pages {
+    address: usize,
+    length: usize,
+}
+
+impl Pages {
+    /// Room for `length` bytes, zeroed. `None` when there is no memory.
+    pub(crate) fn new(length: usize) -> Option<Self> {
+        let length = length.max(1).next_multiple_of(4096);
+        // SAFETY: a new private mapping wherever the kernel puts it.
+        let address = unsafe {
+            sys!(
+                Sysno::mmap,
+                0,
+                length,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+                usize::MAX,
+                0
+            )
+        };
+        Errno::from_ret(address)
+            .is_ok()
+            .then_some(Self { address, length })
+    }
+
+    /// Where it begins.
+    pub(crate) fn start(&self) -> *mut u8 {
+        self.address as *mut u8
+    }
+}
+
+impl Drop for Pages {
+    fn drop(&mut self) {
+        // SAFETY: our own mapping; its users do not outlive it.
+        unsafe { sys!(Sysno::munmap, self.address, self.length) };
+    }
 }
 
 impl core::fmt::Write for Line {

@@ -27,8 +27,6 @@ pub(crate) struct Real {
     pub(crate) fclose: unsafe extern "C" fn(*mut libc::FILE) -> c_int,
     pub(crate) fopen: unsafe extern "C" fn(*const c_char, *const c_char) -> *mut libc::FILE,
     pub(crate) dlopen: unsafe extern "C" fn(*const c_char, c_int) -> *mut c_void,
-    pub(crate) execve:
-        unsafe extern "C" fn(*const c_char, *const *const c_char, *const *const c_char) -> c_int,
     pub(crate) sysconf: unsafe extern "C" fn(c_int) -> libc::c_long,
 }
 
@@ -80,7 +78,6 @@ pub(crate) fn resolve() {
             fclose: find(c"fclose", c"GLIBC_2.2.5"),
             fopen: find(c"fopen", c"GLIBC_2.2.5"),
             dlopen: find(c"dlopen", c"GLIBC_2.34"),
-            execve: find(c"execve", c"GLIBC_2.2.5"),
             sysconf: find(c"sysconf", c"GLIBC_2.2.5"),
         };
         *REAL.0.get() = Some(real);

@@ -35,6 +35,8 @@ pub(crate) enum Unsupported {
     SignalFd = 10,
     /// inotify(7): file events come in real time.
     Inotify = 11,
+    /// A program that was not started, because the interposer would not be in it.
+    Image = 20,
 }
 
 /// Counts one use.
