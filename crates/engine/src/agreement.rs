@@ -8,8 +8,14 @@ use serde_json::json;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-/// Time between reports while epochs go on.
+/// Time between reports while many epochs go on, and while few do.
 const REPORT_EVERY: Duration = Duration::from_millis(250);
+const REPORT_NOW_AND_THEN: Duration = Duration::from_millis(500);
+/// Epochs since the last report that are few.
+const FEW: u64 = 16;
+/// A report waits for so long for something else to wake this thread, and the
+/// other replica with it.
+const PATIENCE: Duration = Duration::from_millis(250);
 
 /// This replica's part in the comparison.
 pub struct Comparing {
@@ -41,7 +47,16 @@ impl Comparing {
         if newest != self.looked_at && !self.later.is_empty() {
             return Some(Instant::now());
         }
-        (newest != self.reported).then(|| self.reported_at + REPORT_EVERY)
+        (newest != self.reported).then(|| self.reported_at + self.pause(newest) + PATIENCE)
+    }
+
+    /// Time between the last report and the next.
+    fn pause(&self, newest: u64) -> Duration {
+        if newest < self.reported + FEW {
+            REPORT_NOW_AND_THEN
+        } else {
+            REPORT_EVERY
+        }
     }
 
     /// Reports if it is time and there is news; also looks again at what was too
@@ -56,7 +71,7 @@ impl Comparing {
                 self.compare(peer, report, shared, peers);
             }
         }
-        if newest != self.reported && self.reported_at.elapsed() >= REPORT_EVERY {
+        if newest != self.reported && self.reported_at.elapsed() >= self.pause(newest) {
             self.reported = newest;
             self.reported_at = Instant::now();
             let report = lock(&shared.history).report(false);

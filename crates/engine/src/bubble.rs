@@ -4,26 +4,18 @@
 //! more: because its budget is used up, or because a moment of virtual time is
 //! due. A server that waits for clients costs nothing.
 
-use crate::clock::Timer;
 use crate::lead::{Bubble, Leading};
 use crate::shared::Shared;
 use crane_channel::layout::{NO_DEADLINE, State};
 use std::sync::atomic::Ordering;
 
-/// Looks at the server and says what to propose; arms `timer` for later.
+/// Looks at the server and says what to propose; sets the alarm for later.
 /// `published` is the last epoch given to the server, `wall` the wall clock.
-pub fn look(
-    shared: &Shared,
-    leading: &Leading,
-    published: u64,
-    wall: u64,
-    timer: &mut Timer,
-) -> Bubble {
+pub fn look(shared: &Shared, leading: &Leading, published: u64, wall: u64) -> Bubble {
     let interest = &shared.interest;
     let Some(view) = leading.view() else {
         interest.bubbles.store(false, Ordering::SeqCst);
-        interest.deadline.store(u64::MAX, Ordering::SeqCst);
-        timer.set(None);
+        shared.alarm.set(None);
         return Bubble::None;
     };
     if view.epochs() == 0 {
@@ -46,8 +38,7 @@ pub fn look(
                 return Bubble::At(deadline);
             }
             let armed = (deadline != NO_DEADLINE).then_some(deadline);
-            timer.set(armed);
-            interest.deadline.store(deadline, Ordering::SeqCst);
+            shared.alarm.set(armed);
             Bubble::None
         }
         _ => Bubble::None,

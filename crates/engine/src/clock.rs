@@ -1,5 +1,6 @@
-//! The wall clock and the timer of the data-plane thread.
+//! The wall clock, and an alarm that wakes the data-plane thread.
 
+use crate::shared::lock;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 use rustix::fd::OwnedFd;
@@ -9,6 +10,7 @@ use rustix::time::{
 };
 use std::io;
 use std::os::fd::AsRawFd;
+use std::sync::Mutex;
 
 const SECOND: u64 = 1_000_000_000;
 
@@ -21,14 +23,15 @@ pub fn wall_clock() -> u64 {
 }
 
 /// A timer for a moment of the wall clock, for epoll. It is finer than epoll's
-/// own time-out, which counts milliseconds.
-pub struct Timer {
+/// own time-out, which counts milliseconds. Any thread may arm it; the one with
+/// the epoll instance hears of it.
+pub struct Alarm {
     descriptor: OwnedFd,
-    armed: Option<u64>,
+    armed: Mutex<Option<u64>>,
 }
 
-impl Timer {
-    /// A timer that is not armed.
+impl Alarm {
+    /// An alarm that is not armed.
     ///
     /// # Errors
     /// When no descriptor is left.
@@ -42,16 +45,29 @@ impl Timer {
         )?;
         Ok(Self {
             descriptor,
-            armed: None,
+            armed: Mutex::new(None),
         })
     }
 
-    /// Arms the timer for `deadline` (wall clock, nanoseconds), or disarms it.
-    pub fn set(&mut self, deadline: Option<u64>) {
-        if self.armed == deadline {
-            return;
+    /// Arms it for `deadline` (wall clock, nanoseconds), or disarms it.
+    pub fn set(&self, deadline: Option<u64>) {
+        let mut armed = lock(&self.armed);
+        if *armed != deadline {
+            *armed = deadline;
+            self.settime(deadline);
         }
-        self.armed = deadline;
+    }
+
+    /// Arms it for `deadline` if that is earlier than what it is armed for.
+    pub fn set_earlier(&self, deadline: u64) {
+        let mut armed = lock(&self.armed);
+        if armed.is_none_or(|known| deadline < known) {
+            *armed = Some(deadline);
+            self.settime(Some(deadline));
+        }
+    }
+
+    fn settime(&self, deadline: Option<u64>) {
         let zero = Timespec {
             tv_sec: 0,
             tv_nsec: 0,
@@ -69,9 +85,11 @@ impl Timer {
         let _ = timerfd_settime(&self.descriptor, TimerfdTimerFlags::ABSTIME, &timer);
     }
 
-    /// The timer fired: it is no longer armed.
-    pub fn fired(&mut self) {
-        let _ = rustix::io::read(&self.descriptor, &mut [0u8; 8]);
-        self.armed = None;
+    /// It was reported: unless it has been armed anew since, it no longer is.
+    pub fn fired(&self) {
+        let mut armed = lock(&self.armed);
+        if rustix::io::read(&self.descriptor, &mut [0u8; 8]).is_ok() {
+            *armed = None;
+        }
     }
 }

@@ -10,7 +10,6 @@ mod agree;
 mod catch_up;
 
 use crate::agreement::Comparing;
-use crate::clock::Timer;
 use crate::commit::Core;
 use crate::config::Config;
 use crate::error::EngineError;
@@ -36,7 +35,8 @@ use std::time::{Duration, Instant};
 
 /// The token of the inbox's waker.
 pub const WAKER: Token = Token(0);
-const TIMER: Token = Token(1);
+/// The token of the alarm.
+pub const ALARM: Token = Token(1);
 const EVENTS_AT_ONCE: usize = 1024;
 /// Shortest time between two rounds of what is looked after now and then.
 const CHORES_EVERY: Duration = Duration::from_millis(10);
@@ -58,7 +58,6 @@ pub struct DataPlane<'a> {
     gateways: Gateways,
     comparing: Comparing,
     catch_up: CatchUp,
-    timer: Timer,
     pace: Pace,
     chores_at: Instant,
     /// An entry that consensus was too busy to take.
@@ -92,9 +91,6 @@ impl<'a> DataPlane<'a> {
         node: Node<RealDisk>,
         peers: Peers,
     ) -> Result<Self, EngineError> {
-        let timer = Timer::new(poll.registry(), TIMER).map_err(|e| {
-            EngineError::new(format!("cannot make a timer: {e}; raise RLIMIT_NOFILE"))
-        })?;
         let now = Instant::now();
         // SAFETY: this thread is made once per segment, and takes the
         // producer's end only here.
@@ -111,7 +107,6 @@ impl<'a> DataPlane<'a> {
             gateways: Gateways::new(config.id),
             comparing: Comparing::new(),
             catch_up: CatchUp::default(),
-            timer,
             pace: Pace::new(now),
             chores_at: now,
             held: None,
@@ -189,12 +184,8 @@ impl<'a> DataPlane<'a> {
             let registry = self.poll.registry();
             let accepted = self.clients.accept(port, &mut self.listeners, registry);
             self.note_accepted(accepted);
-        } else if token == TIMER {
-            self.timer.fired();
-            self.shared
-                .interest
-                .deadline
-                .store(u64::MAX, Ordering::SeqCst);
+        } else if token == ALARM {
+            self.shared.alarm.fired();
         } else if token == PEER_LISTENER {
             self.core.peers.accept(self.poll.registry());
         } else if token.0 >= LINK_TOKENS {

@@ -1,8 +1,8 @@
 //! An engine from its making to its end.
 
-use crate::clock::wall_clock;
+use crate::clock::{Alarm, wall_clock};
 use crate::config::{Config, Durability};
-use crate::data_plane::{DataPlane, WAKER};
+use crate::data_plane::{ALARM, DataPlane, WAKER};
 use crate::error::EngineError;
 use crate::notice::Notices;
 use crate::pace::{ELECTION_TICKS, HEARTBEAT_TICKS};
@@ -55,9 +55,10 @@ impl Engine {
         })?;
         let poll = Poll::new().map_err(system("an event queue"))?;
         let waker = Waker::new(poll.registry(), WAKER).map_err(system("a waker"))?;
+        let alarm = Alarm::new(poll.registry(), ALARM).map_err(system("a timer"))?;
         let notices = Notices::new().map_err(system("an event descriptor"))?;
         Ok(Self {
-            shared: Arc::new(Shared::new(segment, waker, notices)),
+            shared: Arc::new(Shared::new(segment, waker, alarm, notices)),
             config: Arc::new(config),
             unstarted: Mutex::new(Some((poll, node))),
             threads: Mutex::new(Vec::new()),

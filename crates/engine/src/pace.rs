@@ -39,7 +39,10 @@ pub struct Pace {
     /// Ticks that the present sleep was meant to take.
     planned: u32,
     /// Ticks since this replica became the leader.
-    led: u32,
+    led: u64,
+    /// The tick of its term up to which heartbeats say nothing new, because all
+    /// were sent something.
+    spoken: u64,
     /// Ticks since the leader was heard; an upper bound of what consensus
     /// counts towards an election.
     unheard: u32,
@@ -52,6 +55,7 @@ impl Pace {
             counted: now,
             planned: 1,
             led: 0,
+            spoken: 0,
             unheard: PATIENT_TICKS,
         }
     }
@@ -60,7 +64,10 @@ impl Pace {
     pub fn sleep(&mut self, calm: Calm) -> Instant {
         self.planned = match calm {
             Calm::No => 1,
-            Calm::Leading => HEARTBEAT_TICKS - self.led % HEARTBEAT_TICKS,
+            Calm::Leading => {
+                let next = self.led.max(self.spoken) + 1;
+                (next.next_multiple_of(HEARTBEAT_TICKS.into()) - self.led) as u32
+            }
             Calm::Following => PATIENT_TICKS.saturating_sub(self.unheard).max(1),
         };
         self.counted + TICK * self.planned
@@ -90,7 +97,7 @@ impl Pace {
 
     fn count(&mut self, ticks: u32) -> u32 {
         self.counted += TICK * ticks;
-        self.led = self.led.wrapping_add(ticks);
+        self.led += u64::from(ticks);
         self.unheard = self.unheard.saturating_add(ticks);
         ticks
     }
@@ -100,9 +107,16 @@ impl Pace {
         self.unheard = 0;
     }
 
+    /// This replica, the leader, sent entries to all others: its next heartbeat
+    /// says nothing new.
+    pub fn spoke(&mut self) {
+        self.spoken = self.led + u64::from(HEARTBEAT_TICKS);
+    }
+
     /// The role, the term or the leader changed.
     pub fn role_changed(&mut self) {
         self.led = 0;
+        self.spoken = 0;
         self.unheard = PATIENT_TICKS;
     }
 }
@@ -155,6 +169,28 @@ mod tests {
             assert_eq!(pace.slept(wake) + pace.due(wake), 2);
             now = wake;
         }
+    }
+
+    #[test]
+    fn a_leader_that_sends_entries_does_not_wake_for_heartbeats() {
+        let start = Instant::now();
+        let mut pace = Pace::new(start);
+        pace.role_changed();
+        let mut now = start;
+        for _ in 0..20 {
+            pace.spoke();
+            let wake = pace.sleep(Calm::Leading);
+            assert!(
+                wake >= now + TICK * HEARTBEAT_TICKS,
+                "before the next entry"
+            );
+            assert!(wake <= now + TICK * 2 * HEARTBEAT_TICKS, "too late");
+            now += TICK * HEARTBEAT_TICKS;
+            assert_eq!(pace.slept(now) + pace.due(now), HEARTBEAT_TICKS);
+        }
+        // The last was long ago.
+        let wake = pace.sleep(Calm::Leading);
+        assert_eq!(wake, now + TICK * HEARTBEAT_TICKS);
     }
 
     #[test]

@@ -7,7 +7,7 @@
 use crate::shared::{Shared, Work, lock};
 use crane_channel::epoch::ConnId;
 use crane_channel::futex;
-use crane_channel::layout::{LOG_RING_LEN, State};
+use crane_channel::layout::{LOG_RING_LEN, NO_DEADLINE, State};
 use crane_channel::output::Output;
 use crane_channel::ring::Consumer;
 use crane_channel::segment::Segment;
@@ -198,13 +198,19 @@ impl<'a> OutputThread<'a> {
         let epoch = header.epoch.load(Ordering::SeqCst);
         let state = header.state.load(Ordering::SeqCst);
         let deadline = header.deadline.load(Ordering::SeqCst);
-        let matters = match State::from_raw(state) {
-            State::NeedsBudget => true,
-            State::Quiescent => deadline < interest.deadline.load(Ordering::SeqCst),
-            _ => false,
-        };
-        let now = (epoch, state, deadline);
-        (matters && self.told != Some(now)).then_some(now)
+        match State::from_raw(state) {
+            State::NeedsBudget => {
+                let now = (epoch, state, deadline);
+                (self.told != Some(now)).then_some(now)
+            }
+            State::Quiescent => {
+                if deadline != NO_DEADLINE {
+                    self.shared.alarm.set_earlier(deadline);
+                }
+                None
+            }
+            _ => None,
+        }
     }
 
     fn report_state(&mut self) {

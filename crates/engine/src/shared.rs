@@ -5,6 +5,7 @@
 //! finds for the first goes through [`Inbox`]; what the first waits for in the
 //! server's state it says in [`Interest`].
 
+use crate::clock::Alarm;
 use crate::history::History;
 use crate::notice::Notices;
 use crane_channel::segment::Segment;
@@ -79,11 +80,8 @@ impl Inbox {
 /// round before it sleeps, so nothing is missed.
 #[derive(Default)]
 pub struct Interest {
-    /// Wake when the server needs clocks, or has an earlier deadline than
-    /// `deadline`.
+    /// Wake when the server needs clocks; arm the alarm when it has a deadline.
     pub bubbles: AtomicBool,
-    /// Virtual time for which a timer is armed, `u64::MAX` if none.
-    pub deadline: AtomicU64,
     /// Wake when there is room in the log ring.
     pub space: AtomicBool,
     /// Wake when the server has done this epoch; `u64::MAX` for never.
@@ -140,6 +138,8 @@ pub struct Shared {
     pub inbox: Inbox,
     /// What the data-plane thread waits for.
     pub interest: Interest,
+    /// Wakes the data-plane thread when a deadline of the server is due.
+    pub alarm: Alarm,
     /// What the owner is told.
     pub notices: Notices,
     /// Hashes of recent epochs.
@@ -170,9 +170,8 @@ pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Shared {
     /// Nothing has happened yet.
-    pub fn new(segment: Segment, waker: Waker, notices: Notices) -> Self {
+    pub fn new(segment: Segment, waker: Waker, alarm: Alarm, notices: Notices) -> Self {
         let interest = Interest::default();
-        interest.deadline.store(u64::MAX, Ordering::SeqCst);
         interest.epoch.store(u64::MAX, Ordering::SeqCst);
         let figures = Figures {
             role: "follower",
@@ -183,6 +182,7 @@ impl Shared {
             table: Arc::default(),
             inbox: Inbox::new(waker),
             interest,
+            alarm,
             notices,
             history: Mutex::default(),
             agreement: Mutex::default(),

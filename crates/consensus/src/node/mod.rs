@@ -70,6 +70,12 @@ pub struct Node<D: Disk> {
     deliverable: u64,
     /// The commit index that the log on the disk has.
     commit_written: u64,
+    /// Ticks since the node was opened.
+    ticks: u64,
+    /// The tick at which a newer commit index was first left unwritten.
+    commit_unwritten: Option<u64>,
+    /// The tick at which each replica was last sent an append.
+    appended: HashMap<u64, u64>,
     timeouts: Option<Timeouts>,
     /// The reason why this node had to stop.
     failure: Option<String>,
@@ -119,6 +125,9 @@ impl<D: Disk> Node<D> {
             page: VecDeque::new(),
             deliverable: commit,
             commit_written: commit,
+            ticks: 0,
+            commit_unwritten: None,
+            appended: HashMap::new(),
             timeouts: config.seed.map(|seed| Timeouts {
                 // Replicas with one seed must not all time out together.
                 rng: Prng::new(seed ^ config.id.wrapping_mul(0xa076_1d64_78bd_642f)),
@@ -143,6 +152,7 @@ impl<D: Disk> Node<D> {
         if self.failure.is_some() {
             return;
         }
+        self.ticks += 1;
         if self.standing == Standing::Voter {
             self.raw.tick();
         } else {
@@ -213,14 +223,6 @@ impl<D: Disk> Node<D> {
         self.raw.skip_bcast_commit(lazy);
     }
 
-    /// Sends heartbeats now, which tell followers the commit index. For the
-    /// moment a busy leader with lazy commits becomes idle.
-    pub fn broadcast_commit(&mut self) {
-        if self.is_leader() {
-            self.raw.ping();
-        }
-    }
-
     /// Whether [`process`](Self::process) has something to do, including
     /// committed entries that the output did not accept yet.
     #[must_use]
@@ -233,7 +235,10 @@ impl<D: Disk> Node<D> {
     /// the moment loops on this instead.
     #[must_use]
     pub fn has_urgent(&self) -> bool {
-        self.failure.is_some() || !self.outbox.is_empty() || self.raw.has_ready()
+        self.failure.is_some()
+            || !self.outbox.is_empty()
+            || self.raw.has_ready()
+            || self.commit_is_overdue()
     }
 
     /// Committed entries that were not handed over yet.
@@ -246,7 +251,10 @@ impl<D: Disk> Node<D> {
     ///
     /// # Errors
     /// [`Error::Fatal`] if the disk fails.
-    pub fn close(self) -> Result<(), Error> {
+    pub fn close(mut self) -> Result<(), Error> {
+        if self.failure.is_none() {
+            self.write_commit()?;
+        }
         self.raw.raft.r.raft_log.store.close()
     }
 

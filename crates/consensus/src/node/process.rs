@@ -1,10 +1,14 @@
 //! The loop that keeps messages, disk and committed entries in order.
 
-use raft::eraftpb::{EntryType, HardState, Message};
+use raft::ProgressState;
+use raft::eraftpb::{EntryType, HardState, Message, MessageType};
 
 use super::{Node, Output, Standing};
 use crate::disk::Disk;
 use crate::error::Error;
+
+/// Ticks after which a commit index is written that no entry took along.
+const COMMIT_WAITS: u64 = 40;
 
 impl<D: Disk> Node<D> {
     /// Does what has become due: sends a leader's messages, writes entries and
@@ -34,7 +38,28 @@ impl<D: Disk> Node<D> {
         if self.raw.has_ready() {
             self.process_ready(out)?;
         }
+        if self.commit_is_overdue() {
+            self.write_commit()?;
+        }
         self.deliver(out)
+    }
+
+    /// Whether the disk's commit index is so old that it is written for its own
+    /// sake: whoever reads the log later should find all of it.
+    pub(super) fn commit_is_overdue(&self) -> bool {
+        self.commit_unwritten
+            .is_some_and(|since| self.ticks >= since + COMMIT_WAITS)
+    }
+
+    /// Writes the commit index, without a sync: it is only a hint.
+    pub(super) fn write_commit(&mut self) -> Result<(), Error> {
+        self.commit_unwritten = None;
+        let hard = self.raw.raft.hard_state();
+        if hard.commit > self.commit_written {
+            self.commit_written = hard.commit;
+            self.raw.mut_store().write(Vec::new(), Some(&hard), false)?;
+        }
+        Ok(())
     }
 
     fn process_ready(&mut self, out: &mut dyn Output) -> Result<(), Error> {
@@ -54,6 +79,9 @@ impl<D: Disk> Node<D> {
         let hard = self.hard_to_write(ready.hs(), !entries.is_empty());
         if let Some(hard) = &hard {
             self.commit_written = hard.commit;
+            self.commit_unwritten = None;
+        } else if self.commit() > self.commit_written {
+            self.commit_unwritten.get_or_insert(self.ticks);
         }
         let sync = ready.must_sync();
         self.raw.mut_store().write(entries, hard.as_ref(), sync)?;
@@ -73,14 +101,17 @@ impl<D: Disk> Node<D> {
         self.rejoin()
     }
 
-    /// The hard state to write: a changed one, and with entries also one that
-    /// has only a newer commit index, which the core does not ask for.
+    /// The hard state to write: one with another term or vote, and together with
+    /// entries also one that has only a newer commit index. That index alone is
+    /// no reason to touch the disk: a replica learns it again from its leader.
     fn hard_to_write(&self, changed: Option<&HardState>, writing: bool) -> Option<HardState> {
         let now = match changed {
             Some(hard) => hard.clone(),
             None => self.raw.raft.hard_state(),
         };
-        (changed.is_some() || (writing && now.commit > self.commit_written)).then_some(now)
+        let known = self.raw.store().hard_state();
+        let promised = now.term != known.term || now.vote != known.vote;
+        (promised || (writing && now.commit > self.commit_written)).then_some(now)
     }
 
     fn note_committed(&mut self, entries: &[raft::eraftpb::Entry]) -> Result<(), Error> {
@@ -147,9 +178,30 @@ impl<D: Disk> Node<D> {
         Ok(())
     }
 
-    fn send(&self, out: &mut dyn Output, mut msg: Message) {
+    fn send(&mut self, out: &mut dyn Output, mut msg: Message) {
+        match msg.msg_type() {
+            MessageType::MsgAppend => _ = self.appended.insert(msg.to, self.ticks),
+            MessageType::MsgHeartbeat if self.is_needless(&msg) => return,
+            _ => {}
+        }
         msg.deprecated_priority = self.raw.store().meta().life;
         out.send(msg.to, msg);
+    }
+
+    /// Whether a heartbeat says nothing to a replica that was sent an append
+    /// within the last interval: that resets its time-out just as well, and its
+    /// answer shows that it lives. A replica that does not keep up gets both.
+    fn is_needless(&self, heartbeat: &Message) -> bool {
+        // One more, because a server's timers are often as long as the interval.
+        let interval = self.heartbeat_ticks as u64 + 1;
+        let lately = |at: &u64| self.ticks < at + interval;
+        let follows = |id| {
+            let progress = self.raw.raft.prs().get(id);
+            progress.is_some_and(|p| p.state == ProgressState::Replicate && !p.is_paused())
+        };
+        heartbeat.context.is_empty()
+            && self.appended.get(&heartbeat.to).is_some_and(lately)
+            && follows(heartbeat.to)
     }
 
     fn tell_role(&mut self, out: &mut dyn Output) {

@@ -116,6 +116,9 @@ impl DataPlane<'_> {
                 }
             }
         }
+        if any {
+            self.pace.spoke();
+        }
         // Clients of other gateways wait for their commit; own clients do not
         // need the followers to know at once, heartbeats tell them soon.
         let lazy = !self.leading.foreign_in_flight();
@@ -130,8 +133,7 @@ impl DataPlane<'_> {
             Bubble::None
         } else {
             let published = self.core.publisher.last();
-            let timer = &mut self.timer;
-            bubble::look(self.shared, &self.leading, published, wall, timer)
+            bubble::look(self.shared, &self.leading, published, wall)
         };
         let header = self.shared.segment.header();
         let drawn = header.random_drawn.load(Ordering::Relaxed);
