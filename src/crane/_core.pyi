@@ -28,6 +28,18 @@ class Engine:
     def status(self) -> str:
         """The engine's state as JSON."""
 
+    def threads(self) -> str:
+        """The program's threads as JSON, as they are at about this moment.
+
+        An array of objects: ``slot``, ``process`` (numbers of the schedule), ``pid``,
+        ``tid`` (within the replica), ``operation`` (code of the last), ``state``
+        (``running``, ``ready``, ``waiting``), ``key`` (what it waits for, in
+        hexadecimal) and ``deadline_ns`` (virtual time).
+        """
+
+    def program_started(self, init: int) -> None:
+        """Tell the pid of the first process of the program's pid namespace."""
+
     def event_fd(self) -> int:
         """A descriptor that is readable while :meth:`next_event` has something."""
 

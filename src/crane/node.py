@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from crane import config as configuration
-from crane import environment, launch, native, procfs
+from crane import environment, hang, launch, native, procfs
 from crane.admin import AdminServer
 from crane.child import Child, describe_exit
 from crane.config import NodeConfig
@@ -61,6 +61,8 @@ class Node:
         self._attached = False
         self._address: str | None = None
         self._attach_timer: asyncio.TimerHandle | None = None
+        self._stuck: hang.Explanation | None = None
+        self._explaining: asyncio.Task[None] | None = None
         self._done: asyncio.Future[int]
 
     async def run(self) -> int:
@@ -78,7 +80,11 @@ class Node:
         self._check()
         admin = AdminServer(
             self._run_dir.socket(self._who),
-            {("GET", "/v1/status"): self._status, ("POST", "/v1/stop"): self._stop},
+            {
+                ("GET", "/v1/status"): self._status,
+                ("GET", "/v1/threads"): self._threads,
+                ("POST", "/v1/stop"): self._stop,
+            },
         )
         self._take_state_dir()
         try:
@@ -212,6 +218,11 @@ class Node:
                 case "listening" if self._address is None:
                     self._address = str(event.get("address"))
                     self._register()
+                case "stuck":
+                    self._explaining = asyncio.create_task(self._explain(event))
+                    continue
+                case "moving":
+                    self._stuck = None
                 case "fatal":
                     self._fail(str(event.get("message", "the engine failed")))
                     continue
@@ -221,6 +232,8 @@ class Node:
         match report.get("event"):
             case "init":
                 self._init = report["pid"]
+                if self._engine is not None:
+                    self._engine.program_started(self._init)
             case "server":
                 self._server = launch.program_process(self._init)
                 self._register()
@@ -249,6 +262,29 @@ class Node:
             }
         )
         self._finish(1)
+
+    async def _explain(self, holder: dict[str, Any]) -> None:
+        """The engine noticed that the program makes no progress although it has work."""
+        found = await asyncio.to_thread(hang.explain, self._init, holder, self._thread_rows())
+        if found.gone:
+            self._fail(f"the program cannot go on: {found.reason}")
+            return
+        if self._stuck is not None:
+            return  # told already
+        self._stuck = found
+        seconds = holder.get("seconds", 0)
+        self._events(
+            {
+                **msgspec.to_builtins(found),
+                "kind": "stuck",
+                "message": f"no progress for {seconds:.0f} s: {found.reason}",
+            }
+        )
+
+    def _thread_rows(self) -> list[dict[str, Any]]:
+        if self._engine is None:
+            return []
+        return msgspec.json.decode(self._engine.threads(), type=list[dict[str, Any]])
 
     def _sandbox_exit(self, code: int) -> None:
         self._fail(f"the replica's sandbox ended unexpectedly ({describe_exit(code)})")
@@ -301,8 +337,14 @@ class Node:
             "node_pid": os.getpid(),
             "server_pid": self._server and self._server.pid,
             "attached": self._attached,
+            "stuck": self._stuck,
             "engine": engine,
         }
+
+    async def _threads(self, _: dict[str, Any]) -> dict[str, Any]:
+        rows = self._thread_rows()
+        found = await asyncio.to_thread(hang.threads, self._init, rows)
+        return {"id": self._config.id, "threads": found}
 
     async def _stop(self, _: dict[str, Any]) -> dict[str, Any]:
         # After the answer has left.

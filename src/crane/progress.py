@@ -112,6 +112,10 @@ class Progress:
                 yield Say(f"replica {number}: `{self._program}` went on in the background")
             case "warning":
                 yield from self._warning(number, str(event.get("message")))
+            case "stuck":
+                yield Say(f"replica {number}: {event.get('message')}", warning=True)
+            case "moving":
+                yield Say(f"replica {number}: the program goes on")
             case "disagreement":
                 detail = event.get("message") or {k: v for k, v in event.items() if k != "kind"}
                 yield Say(f"replica {number} disagrees with the others: {detail}", warning=True)

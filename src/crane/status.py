@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any, Literal
 
 import msgspec
@@ -36,7 +37,11 @@ class ReplicaStatus(msgspec.Struct, frozen=True, kw_only=True):
     node_pid: int | None = None
     server_pid: int | None = None
     healthy: bool = False
-    """Whether it runs, its program is attached, and it does not disagree."""
+    """Whether it runs, its program is attached and makes progress, and it does not disagree."""
+    reason: str | None = None
+    """Why it is not healthy, where that is known: one line."""
+    stack: list[str] | None = None
+    """Where a program that makes no progress is, the innermost place first."""
     state: State = "down"
 
 
@@ -55,7 +60,15 @@ def row(number: int, node: dict[str, Any]) -> ReplicaStatus:
     known: Role = role if role in ("leader", "follower", "candidate") else "candidate"
     attached = bool(node.get("attached"))
     agrees = engine.get("agrees")
-    sick = bool(engine.get("fatal")) or agrees is False
+    stuck: dict[str, Any] = node.get("stuck") or {}
+    reason = None
+    if engine.get("fatal"):
+        reason = str(engine["fatal"])
+    elif agrees is False:
+        reason = "its results differ from the others'"
+    elif stuck:
+        seconds = engine.get("stuck_seconds") or 0
+        reason = f"no progress for {seconds:.0f} s: {stuck.get('reason')}"
     return ReplicaStatus(
         id=number,
         role=known,
@@ -70,7 +83,9 @@ def row(number: int, node: dict[str, Any]) -> ReplicaStatus:
         agrees=agrees,
         node_pid=node.get("node_pid"),
         server_pid=node.get("server_pid"),
-        healthy=attached and not sick,
+        healthy=attached and reason is None,
+        reason=reason,
+        stack=stuck.get("stack"),
         state="running" if attached else "starting",
     )
 
@@ -85,6 +100,17 @@ def paused_row(number: int, entry: NodeEntry) -> ReplicaStatus:
         server_pid=entry.server.pid if entry.server else None,
         state="paused",
     )
+
+
+def threads(directory: ClusterRunDir) -> dict[int, list[dict[str, Any]]]:
+    """The threads of each replica's program, of the replicas that answer."""
+    found = {}
+    for number, entry in sorted(directory.nodes().items()):
+        if entry.process.alive():
+            with suppress(UnreachableError):
+                answer = request(directory.socket(str(number)), "GET", "/v1/threads", timeout=10)
+                found[number] = answer["threads"]
+    return found
 
 
 def collect(directory: ClusterRunDir) -> ClusterStatus:

@@ -46,6 +46,8 @@ def test_the_json_contract() -> None:
         "node_pid": 10,
         "server_pid": 11,
         "healthy": True,
+        "reason": None,
+        "stack": None,
         "state": "running",
     }
     down = shown["replicas"][1]

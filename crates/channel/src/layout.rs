@@ -16,7 +16,7 @@ pub const SEGMENT_PATH: &str = "/.crane/seg";
 pub const MAGIC: u64 = u64::from_le_bytes(*b"CRANESEG");
 
 /// Version of the layout; both sides must have been built with the same.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Bytes of the log ring, a power of two.
 pub const LOG_RING_LEN: usize = 32 << 20;
@@ -27,8 +27,12 @@ pub const HEADER_LEN: usize = 16 << 10;
 /// Bytes of the interposer's world. Sparse: only touched pages cost memory.
 pub const WORLD_LEN: usize = 4 << 30;
 
+/// Threads that have a [`ThreadCard`], by slot: all that a scheduler can have.
+pub const THREAD_CARDS: usize = 8192;
+/// Offset of the [`ThreadCard`]s.
+pub const CARDS_OFFSET: usize = HEADER_LEN;
 /// Offset of the log ring.
-pub const LOG_RING_OFFSET: usize = HEADER_LEN;
+pub const LOG_RING_OFFSET: usize = CARDS_OFFSET + THREAD_CARDS * size_of::<ThreadCard>();
 /// Offset of the output ring.
 pub const OUTPUT_RING_OFFSET: usize = LOG_RING_OFFSET + LOG_RING_LEN;
 /// Offset of the world.
@@ -94,6 +98,42 @@ impl State {
     }
 }
 
+/// The signal by which the node asks the holder of the turn where it is.
+///
+/// It is the C library's own for cancelling threads, which the interposer
+/// delivers in another way: no program can block or catch it by mistake.
+pub const LOOK_SIGNAL: i32 = 32;
+
+/// Where the holder of the turn was in the program's own code.
+#[repr(C)]
+#[derive(Default)]
+pub struct Glance {
+    /// Thread slot that answered.
+    pub slot: AtomicU32,
+    _pad: u32,
+    /// The logical clock then, plus one; 0: nobody has answered.
+    pub clock: AtomicU64,
+    /// The instruction pointer.
+    pub instruction: AtomicU64,
+    /// The stack pointer.
+    pub stack: AtomicU64,
+    /// The frame pointer, or whatever the program keeps in that register.
+    pub frame: AtomicU64,
+}
+
+/// What is known of a thread besides the scheduler's state.
+#[repr(C)]
+#[derive(Default)]
+pub struct ThreadCard {
+    /// Kernel id in the replica's namespace.
+    pub tid: AtomicU32,
+    /// Pid of its process, likewise.
+    pub pid: AtomicU32,
+    /// Code of its last scheduled operation.
+    pub operation: AtomicU32,
+    _pad: u32,
+}
+
 /// No deadline: the value of [`Header::deadline`] when nothing is due.
 pub const NO_DEADLINE: u64 = u64::MAX;
 
@@ -147,16 +187,24 @@ pub struct Header {
     pub holder: AtomicU32,
     /// Tid, in the replica's namespace, of the thread that holds the turn.
     pub holder_tid: AtomicU32,
-    /// Last operation code of the holder.
-    pub holder_operation: AtomicU32,
+    /// Pid, in the replica's namespace, of that thread's process.
+    pub holder_pid: AtomicU32,
     /// Turns handed from one thread to another so far.
     pub handovers: AtomicU64,
     /// Bytes of randomness drawn so far (a change asks the leader for a seed).
     pub random_drawn: AtomicU64,
+    /// The logical clock at this moment; [`Header::clock`] is that of the last
+    /// boundary.
+    pub ticks: AtomicU64,
+    /// Offset in the segment of the scheduler's state.
+    pub scheduler: AtomicU64,
+    /// Where the holder was when it was last asked by [`LOOK_SIGNAL`].
+    pub glance: Glance,
     /// Counts of calls let through or refused because they are not supported,
     /// indexed by the interposer's table of such calls.
     pub unsupported: [AtomicU32; UNSUPPORTED_SLOTS],
 }
 
 const _: () = assert!(core::mem::size_of::<Header>() <= HEADER_LEN);
+const _: () = assert!(LOG_RING_OFFSET.is_multiple_of(4096));
 const _: () = assert!(LOG_RING_LEN.is_power_of_two() && OUTPUT_RING_LEN.is_power_of_two());

@@ -1,13 +1,16 @@
 //! The node's mapping of the segment.
 
 use crate::layout::{
-    HEADER_LEN, Header, LOG_RING_LEN, LOG_RING_OFFSET, MAGIC, NO_DEADLINE, OUTPUT_RING_LEN,
-    OUTPUT_RING_OFFSET, SEGMENT_LEN, VERSION, WORLD_OFFSET,
+    CARDS_OFFSET, HEADER_LEN, Header, LOG_RING_LEN, LOG_RING_OFFSET, MAGIC, NO_DEADLINE,
+    OUTPUT_RING_LEN, OUTPUT_RING_OFFSET, SEGMENT_LEN, THREAD_CARDS, ThreadCard, VERSION,
+    WORLD_OFFSET,
 };
 use crate::ring::{Consumer, Producer};
 use rustix::fs::{Mode, OFlags};
 use rustix::mm::{MapFlags, ProtFlags};
+use std::fs::File;
 use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 
@@ -28,6 +31,7 @@ pub struct Settings {
 /// The world behind the rings is not mapped: the node has no business there.
 pub struct Segment {
     base: *mut u8,
+    file: File,
 }
 
 // SAFETY: the mapping is shared memory whose words are atomics or belong to
@@ -60,7 +64,10 @@ impl Segment {
                 0,
             )?
         };
-        let segment = Self { base: base.cast() };
+        let segment = Self {
+            base: base.cast(),
+            file: file.into(),
+        };
         let header = segment.header();
         header.version.store(VERSION, Ordering::Relaxed);
         header
@@ -81,6 +88,22 @@ impl Segment {
         // SAFETY: the mapping is page aligned, longer than the header, lives as
         // long as self, and every bit pattern is a valid Header (atomics).
         unsafe { &*self.base.cast::<Header>() }
+    }
+
+    /// What is known of each thread, by slot.
+    pub fn cards(&self) -> &[ThreadCard] {
+        // SAFETY: the cards lie in the mapping, aligned as the page they begin
+        // at, and every bit pattern is a valid card (atomics).
+        unsafe { std::slice::from_raw_parts(self.base.add(CARDS_OFFSET).cast(), THREAD_CARDS) }
+    }
+
+    /// Copies bytes of the segment from `offset` on, also of what is not mapped.
+    /// The server may be writing them meanwhile.
+    ///
+    /// # Errors
+    /// Any error of pread(2), or when the segment ends before.
+    pub fn read(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
+        self.file.read_exact_at(into, offset)
     }
 
     /// The producer's end of the log ring.

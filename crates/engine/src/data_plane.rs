@@ -20,6 +20,7 @@ use crate::pace::{Calm, Pace};
 use crate::peers::{Arrival, LINK_TOKENS, PEER_LISTENER, Peers};
 use crate::publish::Publisher;
 use crate::shared::{Shared, Work, lock};
+use crate::watch::Watch;
 use catch_up::CatchUp;
 use crane_consensus::wire::kind;
 use crane_consensus::{Node, RealDisk, Role, Standing};
@@ -59,6 +60,7 @@ pub struct DataPlane<'a> {
     comparing: Comparing,
     catch_up: CatchUp,
     pace: Pace,
+    watch: Watch,
     chores_at: Instant,
     /// An entry that consensus was too busy to take.
     held: Option<Proposal>,
@@ -108,6 +110,7 @@ impl<'a> DataPlane<'a> {
             comparing: Comparing::new(),
             catch_up: CatchUp::default(),
             pace: Pace::new(now),
+            watch: Watch::new(now),
             chores_at: now,
             held: None,
             acknowledged_at: now,
@@ -341,6 +344,7 @@ impl<'a> DataPlane<'a> {
         let chores = [
             self.core.peers.next_dial(),
             self.comparing.next(self.shared),
+            self.watch.next(self.shared, Instant::now()),
         ];
         let sleep = self.pace.sleep(calm);
         let chores = chores.into_iter().flatten().min();
@@ -359,6 +363,7 @@ impl<'a> DataPlane<'a> {
         self.core.peers.tick(self.poll.registry());
         self.gateways.check(&mut self.leading, &self.core.peers);
         self.comparing.tick(self.shared, &mut self.core.peers);
+        self.watch.look(self.shared, now);
         self.offer_again(now);
         self.watch_leading(now);
         if self.starved_since.is_some() {

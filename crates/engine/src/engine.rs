@@ -7,6 +7,7 @@ use crate::error::EngineError;
 use crate::notice::Notices;
 use crate::pace::{ELECTION_TICKS, HEARTBEAT_TICKS};
 use crate::peers::Peers;
+use crate::program::Program;
 use crate::server_output;
 use crate::shared::{Shared, Work, lock};
 use crane_channel::ring::Consumer;
@@ -104,6 +105,17 @@ impl Engine {
     /// The state as a JSON object, see the binding's documentation.
     pub fn status(&self) -> String {
         crate::status::status(&self.config, &self.shared).to_string()
+    }
+
+    /// The program's threads as a JSON array, see the binding's documentation.
+    pub fn threads(&self) -> String {
+        crate::threads::threads(&self.shared).to_string()
+    }
+
+    /// The program's processes live in the pid namespace of which this process
+    /// of the machine is the first.
+    pub fn program_started(&self, init: u32) {
+        *lock(&self.shared.program) = Program::new(init);
     }
 
     /// A descriptor that is readable while [`next_event`](Self::next_event) has

@@ -26,11 +26,14 @@ mod message;
 mod notice;
 mod pace;
 mod peers;
+mod program;
 mod publish;
 mod replayer;
 mod server_output;
 mod shared;
 mod status;
+mod threads;
+mod watch;
 
 pub use config::Config;
 pub use dump::dump_log;

@@ -8,12 +8,14 @@
 use crate::clock::Alarm;
 use crate::history::History;
 use crate::notice::Notices;
+use crate::program::Program;
 use crane_channel::segment::Segment;
 use crane_gateway::connection::{ConnectionTable, Effects};
 use mio::{Token, Waker};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 /// Something that the output thread leaves to the data-plane thread.
 #[derive(Debug)]
@@ -150,6 +152,10 @@ pub struct Shared {
     pub figures: Mutex<Figures>,
     /// Why the engine stopped by itself.
     pub fatal: Mutex<Option<String>>,
+    /// The program's threads.
+    pub program: Mutex<Program>,
+    /// Since when the program makes no progress although it has work.
+    pub stuck_since: Mutex<Option<Instant>>,
     /// The last epoch whose output was handled.
     pub done_epoch: AtomicU64,
     /// The interposer reported in.
@@ -186,6 +192,8 @@ impl Shared {
             notices,
             history: Mutex::default(),
             agreement: Mutex::default(),
+            program: Mutex::default(),
+            stuck_since: Mutex::default(),
             figures: Mutex::new(figures),
             fatal: Mutex::default(),
             done_epoch: AtomicU64::new(0),

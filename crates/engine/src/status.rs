@@ -2,6 +2,7 @@
 
 use crate::config::Config;
 use crate::shared::{Shared, lock};
+use crate::watch::holder;
 use crane_channel::layout::{NO_DEADLINE, State};
 use crane_channel::output::EpochDone;
 use serde_json::{Map, Value, json};
@@ -42,6 +43,7 @@ pub fn status(config: &Config, shared: &Shared) -> Value {
     let disagreement = agreement
         .disagreement
         .map(|d| json!({ "epoch": d.epoch, "peer": d.peer, "output": d.output }));
+    let stuck = lock(&shared.stuck_since).map(|since| since.elapsed().as_secs_f64());
     json!({
         "id": config.id,
         "role": figures.role,
@@ -71,11 +73,9 @@ pub fn status(config: &Config, shared: &Shared) -> Value {
         "threads": header.threads.load(Relaxed),
         "processes": header.processes.load(Relaxed),
         "handovers": header.handovers.load(Relaxed),
-        "holder": {
-            "slot": header.holder.load(Relaxed),
-            "tid": header.holder_tid.load(Relaxed),
-            "operation": header.holder_operation.load(Relaxed),
-        },
+        "ticks": header.ticks.load(Relaxed),
+        "holder": holder(header),
+        "stuck_seconds": stuck,
         "epochs_proposed": figures.epochs_proposed,
         "bubbles_proposed": figures.bubbles_proposed,
     })

@@ -37,6 +37,7 @@ mod real;
 mod refuse;
 mod signals;
 mod sockets;
+mod spin;
 mod sync;
 mod threads;
 mod tls;

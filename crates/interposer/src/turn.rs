@@ -6,7 +6,7 @@
 //! everything an operation touches is touched without atomics or locks.
 
 use crate::raw::{self, line};
-use crate::world::{ensure_attached, header, world};
+use crate::world::{card, ensure_attached, header, world};
 use crate::{boundary, refuse, signals, threads, tls, trace};
 use core::sync::atomic::{AtomicU32, Ordering};
 use crane_channel::futex;
@@ -60,7 +60,12 @@ pub(crate) fn begin(op: Op) -> Slot {
     if trace::wanted() {
         trace::record(op as u32);
     }
-    if world().scheduler.tick(op as u32) {
+    let scheduler = &mut world().scheduler;
+    let attention = scheduler.tick(op as u32);
+    // For whoever looks on from outside, see `docs/operating.md`.
+    header().ticks.store(scheduler.clock(), Ordering::Relaxed);
+    card(me).operation.store(op as u32, Ordering::Relaxed);
+    if attention {
         attend(me);
     }
     me
@@ -149,11 +154,27 @@ fn settle(mut next: Next) -> Slot {
 
 fn hand_over(to: Slot) {
     let w = world();
-    let h = header();
-    h.holder.store(to, Ordering::Relaxed);
-    h.holder_tid
-        .store(w.threads[to as usize].tid, Ordering::Relaxed);
+    show_holder(to);
     w.threads[to as usize].gate.open();
+}
+
+/// Tells the node who has the turn.
+fn show_holder(slot: Slot) {
+    let (h, card) = (header(), card(slot));
+    h.holder_pid
+        .store(card.pid.load(Ordering::Relaxed), Ordering::Relaxed);
+    h.holder_tid
+        .store(card.tid.load(Ordering::Relaxed), Ordering::Relaxed);
+    h.holder.store(slot, Ordering::Relaxed);
+}
+
+/// Fills the calling thread's card, with the turn held.
+fn introduce(me: Slot) {
+    let card = card(me);
+    card.tid.store(raw::gettid(), Ordering::Relaxed);
+    card.pid.store(raw::getpid(), Ordering::Relaxed);
+    card.operation.store(0, Ordering::Relaxed);
+    show_holder(me);
 }
 
 /// The calling thread has just taken the turn.
@@ -164,6 +185,7 @@ fn taken(me: Slot) {
 /// First turn of the first thread of the server: waits at the log for the
 /// first epoch. A process that attached after exec has kept its turn.
 pub(crate) fn first_turn() {
+    introduce(tls::slot());
     if world().epoch == 0 {
         boundary::quiescent();
         let next = world().scheduler.pick();
@@ -174,6 +196,7 @@ pub(crate) fn first_turn() {
 /// First turn of a new thread or forked child: nothing of it runs before.
 pub(crate) fn await_first(me: Slot) {
     world_gate(me).pass();
+    introduce(me);
     taken(me);
 }
 

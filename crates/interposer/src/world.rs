@@ -5,14 +5,15 @@
 //! across a hand-over of the turn (`turn::*`): others write meanwhile.
 
 use crate::raw::{self, line, sys};
-use crate::{boundary, process, random, real, threads, tls, turn};
+use crate::{boundary, process, random, real, spin, threads, tls, turn};
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicU32, Ordering};
 use crane_channel::layout::{
-    Header, MAGIC, SEGMENT_ADDRESS, SEGMENT_LEN, SEGMENT_PATH, VERSION, WORLD_LEN, WORLD_OFFSET,
+    CARDS_OFFSET, Header, MAGIC, SEGMENT_ADDRESS, SEGMENT_LEN, SEGMENT_PATH, THREAD_CARDS,
+    ThreadCard, VERSION, WORLD_LEN, WORLD_OFFSET,
 };
 use crane_channel::output::Output;
-use crane_scheduler::{MAX_THREADS, Scheduler};
+use crane_scheduler::{MAX_THREADS, Scheduler, Slot};
 use crane_vkernel::{AttachError, Limits, VKernel};
 use syscalls::Sysno;
 
@@ -51,6 +52,19 @@ pub(crate) fn header() -> &'static Header {
     // the life of the process; a header is atomics only.
     unsafe { &*(SEGMENT_ADDRESS as *const Header) }
 }
+
+/// What the node sees of a thread.
+#[inline]
+pub(crate) fn card(slot: Slot) -> &'static ThreadCard {
+    // SAFETY: mapped by `attach`; slots are below the number of cards; a card
+    // is atomics only.
+    unsafe {
+        let cards = (SEGMENT_ADDRESS + CARDS_OFFSET) as *const ThreadCard;
+        &*cards.add(slot as usize)
+    }
+}
+
+const _: () = assert!(MAX_THREADS <= THREAD_CARDS);
 
 /// The world.
 ///
@@ -132,6 +146,7 @@ fn attach() {
         process::reattach_after_exec();
     }
     process::register_end();
+    spin::listen();
 }
 
 fn map_segment() {
@@ -194,6 +209,10 @@ fn initialise() {
     process::first();
     w.ready.store(1, Ordering::Release);
     let pid = raw::getpid();
+    let scheduler = WORLD_OFFSET + core::mem::offset_of!(World, scheduler);
+    header()
+        .scheduler
+        .store(scheduler as u64, Ordering::Relaxed);
     header().server_pid.store(pid, Ordering::Relaxed);
     boundary::tell(&Output::Hello { pid });
     boundary::flush();

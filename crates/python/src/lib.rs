@@ -49,6 +49,16 @@ impl Engine {
         py.detach(|| self.inner.status())
     }
 
+    /// The program's threads as JSON.
+    fn threads(&self, py: Python<'_>) -> String {
+        py.detach(|| self.inner.threads())
+    }
+
+    /// Tell the engine the first process of the program's pid namespace.
+    fn program_started(&self, init: u32) {
+        self.inner.program_started(init);
+    }
+
     /// A descriptor that is readable while `next_event` has something.
     fn event_fd(&self) -> RawFd {
         self.inner.event_fd().as_raw_fd()

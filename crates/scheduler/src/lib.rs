@@ -22,7 +22,7 @@ mod deadlines;
 mod queues;
 mod turn;
 
-pub use turn::{Attention, Next, Scheduler};
+pub use turn::{Attention, Doing, Look, Next, Scheduler};
 
 /// Most threads at a time over all processes of a server. Slot 0 is never used.
 pub const MAX_THREADS: usize = 8192;

@@ -12,6 +12,31 @@ pub enum Next {
     Quiescent,
 }
 
+/// What a thread does, seen from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Doing {
+    /// It has the turn.
+    Running,
+    /// It waits for the turn.
+    Ready,
+    /// It is blocked.
+    Waiting {
+        /// For what; 0: for nothing that has a key.
+        key: u64,
+        /// Until when, virtual nanoseconds.
+        deadline: Option<u64>,
+    },
+}
+
+/// A thread, seen from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Look {
+    /// The process that was given to [`Scheduler::spawn`].
+    pub process: u32,
+    /// What it does.
+    pub doing: Doing,
+}
+
 /// What [`Scheduler::attend`] found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Attention {
@@ -104,6 +129,26 @@ impl Scheduler {
     pub fn waits_for(&self, slot: Slot) -> Option<u64> {
         let t = &self.threads[slot as usize];
         (t.state == State::Blocked as u32).then_some(t.key)
+    }
+
+    /// What a look from outside shows of `slot`; `None` if it is free. Does not
+    /// panic whatever the memory holds, so that a copy taken at any moment may
+    /// be looked at.
+    pub fn look(&self, slot: Slot) -> Option<Look> {
+        let t = self.threads.get(slot as usize)?;
+        let doing = match t.state {
+            s if s == State::Ready as u32 => Doing::Ready,
+            s if s == State::Running as u32 => Doing::Running,
+            s if s == State::Blocked as u32 => Doing::Waiting {
+                key: t.key,
+                deadline: (t.heap != 0).then_some(t.deadline),
+            },
+            _ => return None,
+        };
+        Some(Look {
+            process: t.process,
+            doing,
+        })
     }
 
     /// Adds a thread of `process` at the end of the run queue. `None` when

@@ -26,6 +26,8 @@ def plain(event: dict[str, Any]) -> tuple[str, bool] | None:
         "caught_up": "caught up with the others",
         "background": "the program went on in the background",
         "warning": "{message}",
+        "stuck": "{message}",
+        "moving": "the program goes on at clock {clock}",
         "failed": "{message}",
         "server_exited": "the program ended with {status}",
         "disagreement": "this replica's output differs from the others': {event}",
@@ -33,7 +35,7 @@ def plain(event: dict[str, Any]) -> tuple[str, bool] | None:
     if words is None:
         return None
     text = words.format_map(defaultdict(lambda: "none", event, event=_details(event)))
-    return text, kind in ("warning", "failed", "server_exited", "disagreement")
+    return text, kind in ("warning", "stuck", "failed", "server_exited", "disagreement")
 
 
 def _details(event: dict[str, Any]) -> str:

@@ -6,6 +6,7 @@ import shlex
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 import msgspec
@@ -15,16 +16,22 @@ from crane.cli.options import name_option, replica_argument
 from crane.errors import CraneError
 
 _HEADS = ("REPLICA", "ROLE", "ADDRESS", "TERM", "COMMIT", "APPLIED", "CONNS", "OUTPUT", "STATE")
+_THREAD_HEADS = ("REPLICA", "THREAD", "PID/TID", "NAME", "STATE", "LAST OPERATION", "WAITS FOR")
 
 
 @click.command("status")
 @click.option("--json", "as_json", is_flag=True, help="Write JSON.")
+@click.option("--threads", is_flag=True, help="Show the programs' threads.")
 @name_option
-def status_command(as_json: bool, name: str | None) -> None:
+def status_command(as_json: bool, threads: bool, name: str | None) -> None:
     """Show the replicas of a cluster."""
     from crane import status
 
-    found = status.collect(registry.choose(name))
+    directory = registry.choose(name)
+    if threads:
+        _threads(status.threads(directory), as_json)
+        return
+    found = status.collect(directory)
     if as_json:
         terminal.out(msgspec.json.format(msgspec.json.encode(found)).decode())
         return
@@ -37,6 +44,31 @@ def status_command(as_json: bool, name: str | None) -> None:
     healthy = sum(one.healthy for one in found.replicas)
     terminal.out(f"{found.name}: {healthy} of {len(found.replicas)} replicas healthy")
     terminal.table(_HEADS, rows)
+    for one in found.replicas:
+        if one.reason:
+            terminal.out(f"replica {one.id}: {one.reason}")
+        for place in one.stack or ():
+            terminal.out(f"    {place}")
+
+
+def _threads(found: dict[int, list[dict[str, Any]]], as_json: bool) -> None:
+    if as_json:
+        terminal.out(msgspec.json.format(msgspec.json.encode(found)).decode())
+        return
+    rows = [
+        (
+            str(number),
+            str(one["slot"]),
+            f"{one['pid']}/{one['tid']}",
+            one["name"] or "-",
+            one["state"],
+            one["operation"],
+            one["waits_for"] or "-",
+        )
+        for number, threads in found.items()
+        for one in threads
+    ]
+    terminal.table(_THREAD_HEADS, rows)
 
 
 @click.command("list")

@@ -1,0 +1,81 @@
+"""A program that makes no progress: the user is told which thread it is, and where."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from scenario import Cluster, wait_for
+
+from crane import procfs
+from crane.chaos.cluster import free_port
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    compiler = shutil.which("cc")
+    assert compiler is not None, "a C compiler is needed"
+    place = tmp_path_factory.mktemp("program") / "spinner"
+    source = Path(__file__).parent / "programs" / "spinner.c"
+    subprocess.run(
+        [compiler, "-O2", "-Wall", "-o", str(place), str(source), "-lpthread"], check=True
+    )
+    return place
+
+
+@pytest.fixture
+def spinner(clusters: Callable[..., Cluster], program: Path) -> Cluster:
+    port = free_port()
+    cluster = clusters([str(program), str(port)], port)
+    cluster.start()
+    return cluster
+
+
+@contextmanager
+def client(cluster: Cluster, number: int) -> Iterator[Callable[[str], None]]:
+    with socket.create_connection((f"127.0.0.{number}", cluster.port), timeout=20) as connection:
+
+        def say(word: str) -> None:
+            connection.sendall(word.encode() + b"\n")
+
+        yield say
+
+
+def test_a_thread_that_keeps_the_turn_is_named_with_its_place(spinner: Cluster) -> None:
+    with client(spinner, 2) as say:
+        say("compute")
+        wait_for("every replica's noticing", lambda: not any(r["healthy"] for r in spinner.rows()))
+        for row in spinner.rows():
+            assert "has the turn and runs code of its own without an operation" in row["reason"]
+            assert "its last operation was Read" in row["reason"]
+            assert "`spinner`" in row["reason"]
+            assert "(count_for_ever" in row["stack"][0]
+            assert any("(serve+" in place for place in row["stack"])
+        threads = spinner.crane("status", "--threads").stdout
+        assert threads.count("running") == 3
+        assert "Accept" in threads
+        assert "no progress for 2 s: thread" in spinner.said()
+
+
+def test_a_process_killed_with_the_turn_ends_its_replica(spinner: Cluster) -> None:
+    with client(spinner, 2) as say:
+        say("fork")
+        wait_for("the child's spinning", lambda: "stuck" in _states(spinner, 3))
+        server = next(row["server_pid"] for row in spinner.rows() if row["id"] == 3)
+        (child,) = procfs.descendants(server, procfs.all_processes())
+        os.kill(child.pid, signal.SIGKILL)
+        wait_for("the replica's end", lambda: "down" in _states(spinner, 3))
+        wait_for("the message", lambda: "was ended from outside" in spinner.said())
+        assert "replica 3 is down: the program cannot go on: thread" in spinner.said()
+
+
+def _states(cluster: Cluster, number: int) -> set[str]:
+    row = next(one for one in cluster.rows() if one["id"] == number)
+    return {row["state"]} | ({"stuck"} if row["stack"] else set())
