@@ -16,7 +16,7 @@
 //! control stream, which is not numbered; its events are idempotent.
 
 /// Version of the encoding.
-pub const ENTRY_VERSION: u8 = 1;
+pub const ENTRY_VERSION: u8 = 2;
 
 /// The epoch carries a [`EpochHead::seed`].
 pub const FLAG_SEED: u8 = 1;
@@ -89,6 +89,20 @@ pub enum Event<'a> {
         /// Bytes of output that left the gateway.
         offset: u64,
     },
+    /// A datagram from outside for a socket of the server.
+    Datagram {
+        /// The gateway that heard it and its incarnation; the counter is 0.
+        conn: ConnId,
+        /// Which socket, an id that [`crate::output::Output::DatagramOpen`]
+        /// announced.
+        socket: u32,
+        /// Where it was sent to, as raw sockaddr bytes of the socket's family.
+        local: &'a [u8],
+        /// Where it came from, likewise.
+        peer: &'a [u8],
+        /// The message, which may be empty.
+        bytes: &'a [u8],
+    },
     /// All connections of this incarnation of a gateway are lost.
     GatewayDown {
         /// The replica.
@@ -110,6 +124,7 @@ const RESET: u8 = 4;
 const DRAINED: u8 = 5;
 const GATEWAY_DOWN: u8 = 6;
 const SIGNAL: u8 = 7;
+const DATAGRAM: u8 = 16;
 
 /// Bytes of an event before its payload.
 pub const EVENT_HEADER: usize = 16;
@@ -123,6 +138,9 @@ impl Event<'_> {
             + match self {
                 Event::Connect { local, peer, .. } => 6 + local.len() + peer.len(),
                 Event::Data { bytes, .. } => bytes.len(),
+                Event::Datagram {
+                    local, peer, bytes, ..
+                } => 6 + local.len() + peer.len() + bytes.len(),
                 Event::Drained { .. } => 8,
                 Event::GatewayDown { .. } => 8,
                 Event::Signal { .. } => 4,
@@ -138,6 +156,7 @@ impl Event<'_> {
             Event::Eof { conn } => (EOF, conn),
             Event::Reset { conn } => (RESET, conn),
             Event::Drained { conn, .. } => (DRAINED, conn),
+            Event::Datagram { conn, .. } => (DATAGRAM, conn),
             Event::GatewayDown { .. } => (GATEWAY_DOWN, ConnId(0)),
             Event::Signal { .. } => (SIGNAL, ConnId(0)),
         };
@@ -158,6 +177,19 @@ impl Event<'_> {
                 put(peer);
             }
             Event::Data { bytes, .. } => put(bytes),
+            Event::Datagram {
+                socket,
+                local,
+                peer,
+                bytes,
+                ..
+            } => {
+                put(&socket.to_le_bytes());
+                put(&[local.len() as u8, peer.len() as u8]);
+                put(local);
+                put(peer);
+                put(bytes);
+            }
             Event::Drained { offset, .. } => put(&offset.to_le_bytes()),
             Event::GatewayDown {
                 gateway,
@@ -414,6 +446,17 @@ fn read_event<'a>(cursor: &mut Cursor<'a>) -> Result<Event<'a>, Malformed> {
                 bytes: body.take(len)?,
             }
         }
+        DATAGRAM => {
+            let socket = body.u32()?;
+            let [local_len, peer_len] = body.array()?;
+            Event::Datagram {
+                conn,
+                socket,
+                local: body.take(local_len.into())?,
+                peer: body.take(peer_len.into())?,
+                bytes: body.take(len - body.at)?,
+            }
+        }
         EOF => Event::Eof { conn },
         RESET => Event::Reset { conn },
         DRAINED => Event::Drained {
@@ -503,6 +546,13 @@ mod tests {
                 incarnation: 12,
             },
             Event::Signal { number: 15 },
+            Event::Datagram {
+                conn: ConnId::new(2, 7, 0),
+                socket: 65_543,
+                local: &[2; 16],
+                peer: &[3; 16],
+                bytes: b"",
+            },
         ]
     }
 

@@ -18,6 +18,10 @@ const CONSUMED: u32 = 7;
 const EPOCH: u32 = 8;
 const MESSAGE: u32 = 9;
 const EXIT: u32 = 10;
+const DATAGRAM_OPEN: u32 = 32;
+const DATAGRAM_GROUP: u32 = 33;
+const DATAGRAM_SEND: u32 = 34;
+const DATAGRAM_CLOSE: u32 = 35;
 
 /// What one epoch did, published at its end (the next boundary).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -80,6 +84,39 @@ pub enum Output<'a> {
         conn: ConnId,
         /// Bytes since the connection began.
         total: u64,
+    },
+    /// The server bound a datagram socket that the outside may send to.
+    DatagramOpen {
+        /// Its id, to be named in [`crate::epoch::Event::Datagram`].
+        socket: u32,
+        /// The bound address as raw sockaddr bytes.
+        address: &'a [u8],
+    },
+    /// A datagram socket joined or left a multicast group.
+    DatagramGroup {
+        /// Its id.
+        socket: u32,
+        /// The group's address, IPv4 in its mapped form.
+        group: [u8; 16],
+        /// Joined, or left.
+        join: bool,
+    },
+    /// A datagram to the outside.
+    DatagramSend {
+        /// The gateway and incarnation that is to send it, as in the upper half
+        /// of a [`ConnId`]; 0: the leader's.
+        route: u32,
+        /// The socket that sends.
+        socket: u32,
+        /// Where to, as raw sockaddr bytes, at most 255 of them.
+        to: &'a [u8],
+        /// The message, which may be empty.
+        bytes: &'a [u8],
+    },
+    /// The server closed a datagram socket that was announced.
+    DatagramClose {
+        /// Its id.
+        socket: u32,
     },
     /// An epoch ended.
     Epoch(EpochDone),
@@ -149,6 +186,28 @@ impl<'a> Output<'a> {
                 conn: ConnId(u64_at(b, 0)?),
                 total: u64_at(b, 8)?,
             },
+            DATAGRAM_OPEN => Self::DatagramOpen {
+                socket: u32_at(b, 0)?,
+                address: b.get(4..)?,
+            },
+            DATAGRAM_GROUP => Self::DatagramGroup {
+                socket: u32_at(b, 0)?,
+                join: u32_at(b, 4)? != 0,
+                group: b.get(8..24)?.try_into().ok()?,
+            },
+            DATAGRAM_SEND => {
+                let len = u32_at(b, 8)? as usize;
+                let rest = b.get(12..)?;
+                Self::DatagramSend {
+                    route: u32_at(b, 0)?,
+                    socket: u32_at(b, 4)?,
+                    to: rest.get(..len)?,
+                    bytes: rest.get(len..)?,
+                }
+            }
+            DATAGRAM_CLOSE => Self::DatagramClose {
+                socket: u32_at(b, 0)?,
+            },
             EPOCH => Self::Epoch(EpochDone {
                 epoch: u64_at(b, 0)?,
                 clock: u64_at(b, 8)?,
@@ -191,6 +250,37 @@ impl<'a> Output<'a> {
             Self::Consumed { conn, total } => {
                 push(CONSUMED, &[&conn.0.to_le_bytes(), &total.to_le_bytes()])
             }
+            Self::DatagramOpen { socket, address } => {
+                push(DATAGRAM_OPEN, &[&socket.to_le_bytes(), address])
+            }
+            Self::DatagramGroup {
+                socket,
+                group,
+                join,
+            } => push(
+                DATAGRAM_GROUP,
+                &[
+                    &socket.to_le_bytes(),
+                    &u32::from(join).to_le_bytes(),
+                    &group,
+                ],
+            ),
+            Self::DatagramSend {
+                route,
+                socket,
+                to,
+                bytes,
+            } => push(
+                DATAGRAM_SEND,
+                &[
+                    &route.to_le_bytes(),
+                    &socket.to_le_bytes(),
+                    &(to.len() as u32).to_le_bytes(),
+                    to,
+                    bytes,
+                ],
+            ),
+            Self::DatagramClose { socket } => push(DATAGRAM_CLOSE, &[&socket.to_le_bytes()]),
             Self::Epoch(done) => push(
                 EPOCH,
                 &[
@@ -236,6 +326,22 @@ mod tests {
                 backlog: 128,
             },
             Output::Unlisten { listener: 1 },
+            Output::DatagramOpen {
+                socket: 9,
+                address: &[2; 16],
+            },
+            Output::DatagramGroup {
+                socket: 9,
+                group: [7; 16],
+                join: true,
+            },
+            Output::DatagramSend {
+                route: 1 << 24,
+                socket: 9,
+                to: &[2; 16],
+                bytes: b"",
+            },
+            Output::DatagramClose { socket: 9 },
             Output::Send {
                 conn,
                 bytes: b"+OK\r\n",

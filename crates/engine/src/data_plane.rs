@@ -8,6 +8,7 @@
 
 mod agree;
 mod catch_up;
+mod udp;
 
 use crate::agreement::Comparing;
 use crate::commit::Core;
@@ -25,6 +26,7 @@ use catch_up::CatchUp;
 use crane_consensus::wire::kind;
 use crane_consensus::{Node, RealDisk, Role, Standing};
 use crane_gateway::clients::{self, Accepted, Clients};
+use crane_gateway::datagrams::{self, Datagrams};
 use crane_gateway::listeners::Listeners;
 use mio::event::Event;
 use mio::{Events, Poll, Token};
@@ -55,6 +57,7 @@ pub struct DataPlane<'a> {
     core: Core<'a>,
     clients: Clients,
     listeners: Listeners,
+    datagrams: Datagrams,
     leading: Leading,
     gateways: Gateways,
     comparing: Comparing,
@@ -105,6 +108,7 @@ impl<'a> DataPlane<'a> {
             core: Core::new(peers, publisher),
             clients: Clients::new(config.id, 0, shared.table.clone()),
             listeners: Listeners::new(config.listen_host, config.port_map.clone()),
+            datagrams: Datagrams::new(config.listen_host, config.port_map.clone()),
             leading: Leading::default(),
             gateways: Gateways::new(config.id),
             comparing: Comparing::new(),
@@ -130,7 +134,8 @@ impl<'a> DataPlane<'a> {
     pub fn run(mut self) {
         let mut events = Events::with_capacity(EVENTS_AT_ONCE);
         while !self.shared.stopping() {
-            let waiting = self.clients.has_more() || self.core.peers.has_more();
+            let waiting =
+                self.clients.has_more() || self.datagrams.has_more() || self.core.peers.has_more();
             let timeout = if waiting {
                 Duration::ZERO
             } else {
@@ -169,6 +174,7 @@ impl<'a> DataPlane<'a> {
             .clients
             .go_on(&mut self.listeners, self.poll.registry());
         self.note_accepted(accepted);
+        self.datagrams_go_on();
         self.do_work()?;
         self.take_arrivals()?;
         self.tick();
@@ -189,6 +195,8 @@ impl<'a> DataPlane<'a> {
             self.note_accepted(accepted);
         } else if token == ALARM {
             self.shared.alarm.fired();
+        } else if datagrams::is_datagram(token) {
+            self.datagrams_ready(token);
         } else if token == PEER_LISTENER {
             self.core.peers.accept(self.poll.registry());
         } else if token.0 >= LINK_TOKENS {
@@ -221,6 +229,19 @@ impl<'a> DataPlane<'a> {
                         self.note_listening(address.port(), real);
                     }
                 }
+                Work::DatagramOpen { socket, address } => self.datagram_open(socket, address),
+                Work::DatagramGroup {
+                    socket,
+                    group,
+                    join,
+                } => self.datagram_group(socket, group, join),
+                Work::DatagramSend {
+                    route,
+                    socket,
+                    to,
+                    bytes,
+                } => self.datagram_send(route, socket, &to, &bytes),
+                Work::DatagramClose(socket) => self.datagrams.withdraw(socket),
                 Work::Unlisten(listener) => {
                     if self.listeners.withdraw(listener) {
                         self.figure_listening();
@@ -228,6 +249,7 @@ impl<'a> DataPlane<'a> {
                 }
                 Work::ServerGone => {
                     self.listeners.close();
+                    self.datagrams.close();
                     self.figure_listening();
                     self.clients.close_all();
                     self.hand_over();

@@ -246,7 +246,8 @@ fn check(peer: u8, bytes: &[u8]) -> Result<(), &'static str> {
             | Event::Data { conn, .. }
             | Event::Eof { conn }
             | Event::Reset { conn }
-            | Event::Drained { conn, .. } => conn,
+            | Event::Drained { conn, .. }
+            | Event::Datagram { conn, .. } => conn,
             Event::GatewayDown { .. } | Event::Signal { .. } => {
                 return Err("an event that only a leader makes");
             }

@@ -114,6 +114,36 @@ impl<'a> OutputThread<'a> {
                      clients cannot reach it through Crane",
                 ),
             },
+            Output::DatagramOpen { socket, address } => {
+                if let Some(address) = address::parse(address) {
+                    self.shared
+                        .inbox
+                        .add(Work::DatagramOpen { socket, address });
+                }
+            }
+            Output::DatagramGroup {
+                socket,
+                group,
+                join,
+            } => self.shared.inbox.add(Work::DatagramGroup {
+                socket,
+                group,
+                join,
+            }),
+            // To a peer of another gateway: nothing for this one.
+            Output::DatagramSend { route, .. } if route != 0 && !self.is_ours(route) => {}
+            Output::DatagramSend {
+                route,
+                socket,
+                to,
+                bytes,
+            } => self.shared.inbox.add(Work::DatagramSend {
+                route,
+                socket,
+                to: to.to_vec(),
+                bytes: bytes.to_vec(),
+            }),
+            Output::DatagramClose { socket } => self.shared.inbox.add(Work::DatagramClose(socket)),
             Output::Unlisten { listener } => self.shared.inbox.add(Work::Unlisten(listener)),
             Output::Hello { pid } => {
                 self.shared.attached.store(true, Ordering::SeqCst);
@@ -136,6 +166,10 @@ impl<'a> OutputThread<'a> {
                 }
             }
         }
+    }
+
+    fn is_ours(&self, route: u32) -> bool {
+        route >> 24 == self.shared.segment.header().replica.load(Ordering::Relaxed)
     }
 
     /// Makes `conn` the current connection, writing what is gathered for

@@ -33,6 +33,35 @@ pub enum Work {
     },
     /// The server closed a listening socket.
     Unlisten(u32),
+    /// The server bound a datagram socket.
+    DatagramOpen {
+        /// Its id.
+        socket: u32,
+        /// The bound address.
+        address: SocketAddr,
+    },
+    /// A datagram socket joined or left a group.
+    DatagramGroup {
+        /// Its id.
+        socket: u32,
+        /// The group.
+        group: [u8; 16],
+        /// Joined, or left.
+        join: bool,
+    },
+    /// A datagram to the outside.
+    DatagramSend {
+        /// Through which gateway; 0 for the leader's.
+        route: u32,
+        /// The socket that sends.
+        socket: u32,
+        /// Where to, as raw sockaddr bytes.
+        to: Vec<u8>,
+        /// The message.
+        bytes: Vec<u8>,
+    },
+    /// The server closed a datagram socket.
+    DatagramClose(u32),
     /// The server is gone.
     ServerGone,
 }

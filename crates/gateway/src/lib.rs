@@ -9,13 +9,15 @@
 //! * [`entry`]: batches of several gateways to one log entry;
 //! * [`listeners`]: which real port stands for which listening socket of the server;
 //! * [`connection`]: one client's socket and the output waiting for it;
-//! * [`clients`]: all of them, their reading side and their windows.
+//! * [`clients`]: all of them, their reading side and their windows;
+//! * [`datagrams`]: the real UDP sockets behind those of the server.
 //!
 //! Nothing here knows consensus; nothing blocks.
 
 pub mod address;
 pub mod clients;
 pub mod connection;
+pub mod datagrams;
 pub mod entry;
 pub mod filter;
 pub mod listeners;

@@ -62,6 +62,14 @@ unsafe fn each_descriptor(message: &msghdr, mut visit: impl FnMut(c_int)) {
     }
 }
 
+/// Whether a message brings descriptors.
+pub(crate) fn has_descriptors(message: &msghdr) -> bool {
+    let mut any = false;
+    // SAFETY: the caller of sendmsg passes a valid message.
+    unsafe { each_descriptor(message, |_| any = true) };
+    any
+}
+
 /// One byte with a message's control data, from placeholder to placeholder.
 unsafe fn send_beside(fd: c_int, message: &msghdr) -> Result<(), Errno> {
     let mut byte = 0u8;

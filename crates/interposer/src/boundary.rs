@@ -13,7 +13,7 @@ use crane_channel::layout::{
 use crane_channel::output::{EpochDone, LOG_EPOCH, Output};
 use crane_channel::ring::{Consumer, Producer};
 use crane_scheduler::Wake;
-use crane_vkernel::Host;
+use crane_vkernel::{Gather, Host, conn_gateway};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// Longest piece of output in one record; a ring must hold several.
@@ -142,6 +142,40 @@ impl Host for Effects {
             address: addr,
             backlog,
         });
+    }
+
+    fn datagram_open(&mut self, socket: u32, addr: &[u8]) {
+        tell(&Output::DatagramOpen {
+            socket,
+            address: addr,
+        });
+    }
+
+    fn datagram_group(&mut self, socket: u32, group: &[u8; 16], join: bool) {
+        tell(&Output::DatagramGroup {
+            socket,
+            group: *group,
+            join,
+        });
+    }
+
+    fn datagram_send(&mut self, gateway: u32, socket: u32, to: &[u8], data: Gather<'_>) {
+        let bytes = crate::datagrams::gathered(data);
+        Self::witness(u64::from(socket), 4, to);
+        Self::witness(u64::from(socket), 5, bytes);
+        let ours = gateway >> 24 == header().replica.load(Ordering::Relaxed);
+        if gateway == 0 || ours {
+            tell(&Output::DatagramSend {
+                route: gateway,
+                socket,
+                to,
+                bytes,
+            });
+        }
+    }
+
+    fn datagram_close(&mut self, socket: u32) {
+        tell(&Output::DatagramClose { socket });
     }
 
     fn unlisten(&mut self, listener: u32) {
@@ -273,6 +307,16 @@ fn admit(event: Event<'_>) {
         Event::Eof { conn } => _ = vk.apply_eof(host, conn.0),
         Event::Reset { conn } => _ = vk.apply_reset(host, conn.0),
         Event::Drained { conn, offset } => _ = vk.apply_drained(host, conn.0, offset),
+        Event::Datagram {
+            conn,
+            socket,
+            local,
+            peer,
+            bytes,
+        } => {
+            let gateway = conn_gateway(conn.0);
+            vk.apply_datagram(host, gateway, socket, local, peer, bytes);
+        }
         Event::GatewayDown {
             gateway,
             incarnation,

@@ -3,7 +3,8 @@
 use crate::raw::{self, fail, sys};
 use crate::refuse::{self, Unsupported};
 use crate::{
-    clock, control, exec, fds, files, futex, polling, process, random, sockets, threads, transfer,
+    clock, control, exec, fds, files, futex, messages, options, polling, process, random, sockets,
+    threads, transfer,
 };
 use core::ffi::{c_int, c_long, c_uint, c_ulong};
 use syscalls::Sysno;
@@ -60,14 +61,26 @@ pub(crate) unsafe fn syscall(number: c_long, a: [c_ulong; 6]) -> c_long {
             Sysno::accept4 => sockets::accept(int(0), ptr!(1), ptr!(2), int(3)).into(),
             Sysno::connect => sockets::connect(int(0), ptr!(1), uint(2)).into(),
             Sysno::sendto => {
-                sockets::sendto(int(0), ptr!(1), a[2] as usize, int(3), ptr!(4), uint(5)) as c_long
+                messages::sendto(int(0), ptr!(1), a[2] as usize, int(3), ptr!(4), uint(5)) as c_long
             }
             Sysno::recvfrom => {
-                sockets::recvfrom(int(0), ptr!(1), a[2] as usize, int(3), ptr!(4), ptr!(5))
+                messages::recvfrom(int(0), ptr!(1), a[2] as usize, int(3), ptr!(4), ptr!(5))
                     as c_long
             }
-            Sysno::sendmsg => sockets::sendmsg(int(0), ptr!(1), int(2)) as c_long,
-            Sysno::recvmsg => sockets::recvmsg(int(0), ptr!(1), int(2)) as c_long,
+            Sysno::sendmsg => messages::sendmsg(int(0), ptr!(1), int(2)) as c_long,
+            Sysno::recvmsg => messages::recvmsg(int(0), ptr!(1), int(2)) as c_long,
+            Sysno::sendmmsg => messages::sendmmsg(int(0), ptr!(1), uint(2), int(3)).into(),
+            Sysno::recvmmsg => messages::recvmmsg(int(0), ptr!(1), uint(2), int(3), ptr!(4)).into(),
+            Sysno::shutdown => sockets::shutdown(int(0), int(1)).into(),
+            Sysno::socketpair => sockets::socketpair(int(0), int(1), int(2), ptr!(3)).into(),
+            Sysno::getsockname => sockets::name(int(0), ptr!(1), ptr!(2), false).into(),
+            Sysno::getpeername => sockets::name(int(0), ptr!(1), ptr!(2), true).into(),
+            Sysno::setsockopt => {
+                options::setsockopt(int(0), int(1), int(2), ptr!(3), uint(4)).into()
+            }
+            Sysno::getsockopt => {
+                options::getsockopt(int(0), int(1), int(2), ptr!(3), ptr!(4)).into()
+            }
             Sysno::epoll_create1 => polling::epoll_create1(int(0)).into(),
             Sysno::epoll_ctl => polling::epoll_ctl(int(0), int(1), int(2), ptr!(3)).into(),
             Sysno::epoll_wait => {
@@ -105,9 +118,7 @@ pub(crate) unsafe fn syscall(number: c_long, a: [c_ulong; 6]) -> c_long {
 fn brings_input(call: Sysno) -> bool {
     matches!(
         call,
-        Sysno::recvmmsg
-            | Sysno::sendmmsg
-            | Sysno::signalfd4
+        Sysno::signalfd4
             | Sysno::inotify_init1
             | Sysno::timer_create
             | Sysno::perf_event_open

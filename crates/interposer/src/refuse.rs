@@ -13,8 +13,8 @@ use core::sync::atomic::Ordering;
 pub(crate) enum Unsupported {
     /// connect(2) to an address outside of the replicated group.
     OutboundConnect = 0,
-    /// A datagram socket: its input is not in the log.
-    Datagram = 1,
+    /// A raw or packet socket: its input is not in the log.
+    RawSocket = 1,
     /// Interval timers and alarm(2) in real time.
     IntervalTimer = 2,
     /// A system call by number that no wrapper knows.
@@ -27,6 +27,8 @@ pub(crate) enum Unsupported {
     SocketFamily = 6,
     /// A descriptor passed to a client outside over a Unix socket (SCM_RIGHTS).
     DescriptorPassing = 7,
+    /// pthread_cancel(3).
+    Cancel = 8,
     /// A thread that was made behind the interposer's back.
     Thread = 9,
     /// signalfd(2).

@@ -10,11 +10,20 @@ use crate::{DescId, Errno, Result, VKernel};
 /// Linux's default range for ports chosen by the kernel.
 pub(crate) const FIRST_EPHEMERAL: u32 = 32768;
 const LAST_EPHEMERAL: u32 = 60999;
+/// Where the UDP ports begin in the table of ports.
+pub(crate) const UDP_PORTS: u32 = 65536;
 
 record! {
     /// Sockets bound to one port, oldest first.
     pub(crate) struct PortState {
         sockets: List,
+    }
+}
+
+impl PortState {
+    /// The oldest of its sockets.
+    pub(crate) fn head(&self) -> u32 {
+        self.sockets.head
     }
 }
 
@@ -50,11 +59,14 @@ impl VKernel {
             return self.bind_unix(id, kind, address, key);
         }
         let mut at = Endpoint::parse(self.descs[id].domain, address)?;
-        if kind != Kind::Socket || self.socks[id].state & bound::LISTED != 0 {
+        if !matches!(kind, Kind::Socket | Kind::Datagram)
+            || self.socks[id].state & bound::LISTED != 0
+        {
             return Err(Errno::INVAL);
         }
         if at.port == 0 {
-            at.port = self.free_port().ok_or(Errno::ADDRINUSE)?;
+            let datagram = kind == Kind::Datagram;
+            at.port = self.free_port(datagram).ok_or(Errno::ADDRINUSE)?;
         } else if self.port_conflict(id, at, false) {
             return Err(Errno::ADDRINUSE);
         }
@@ -136,7 +148,8 @@ impl VKernel {
     }
 
     /// A port that no socket is bound to, in rotation.
-    pub(crate) fn free_port(&mut self) -> Option<u16> {
+    pub(crate) fn free_port(&mut self, datagram: bool) -> Option<u16> {
+        let base = if datagram { UDP_PORTS } else { 0 };
         for _ in FIRST_EPHEMERAL..=LAST_EPHEMERAL {
             let port = self.header[0].next_port;
             self.header[0].next_port = if port == LAST_EPHEMERAL {
@@ -144,11 +157,21 @@ impl VKernel {
             } else {
                 port + 1
             };
-            if self.ports[port].sockets.is_empty() {
+            if self.ports[base + port].sockets.is_empty() {
                 return Some(port as u16);
             }
         }
         None
+    }
+
+    /// Where a socket's port is in the table of ports.
+    fn port_entry(&self, id: u32, port: u16) -> u32 {
+        let base = if self.is_datagram_socket(id) {
+            UDP_PORTS
+        } else {
+            0
+        };
+        base + u32::from(port)
     }
 
     /// Notes that `id` is bound at `at`, which was checked.
@@ -158,9 +181,8 @@ impl VKernel {
         sock.bound_at = at;
         sock.local = at.to_raw(domain);
         sock.state |= bound::LISTED;
-        self.ports[u32::from(at.port)]
-            .sockets
-            .push_back(&mut self.socks, id);
+        let entry = self.port_entry(id, at.port);
+        self.ports[entry].sockets.push_back(&mut self.socks, id);
     }
 
     /// Takes `id` out of the port's or the Unix names' list.
@@ -174,18 +196,18 @@ impl VKernel {
             list.remove(&mut self.socks, id);
             self.header[0].unix_bound = list;
         } else {
-            let port = u32::from(self.socks[id].bound_at.port);
-            self.ports[port].sockets.remove(&mut self.socks, id);
+            let entry = self.port_entry(id, self.socks[id].bound_at.port);
+            self.ports[entry].sockets.remove(&mut self.socks, id);
         }
     }
 
-    fn has(&self, id: u32, option: SockOption) -> bool {
+    pub(crate) fn has(&self, id: u32, option: SockOption) -> bool {
         self.socks[id].options & option.bit() != 0
     }
 
     /// Whether a socket bound at `at` takes in addresses of the family of
     /// `other` if it is a wildcard.
-    fn wildcard_covers(&self, id: u32, at: Endpoint, other: Endpoint) -> bool {
+    pub(crate) fn wildcard_covers(&self, id: u32, at: Endpoint, other: Endpoint) -> bool {
         if at.is_v4() || self.descs[id].domain == AF_INET {
             return other.is_v4();
         }
@@ -203,7 +225,7 @@ impl VKernel {
     /// set SO_REUSEPORT, or both set SO_REUSEADDR and the other one does not
     /// listen (`listening`: and this one does not either).
     pub(crate) fn port_conflict(&self, id: u32, at: Endpoint, listening: bool) -> bool {
-        let mut other = self.ports[u32::from(at.port)].sockets.head;
+        let mut other = self.ports[self.port_entry(id, at.port)].sockets.head;
         while other != 0 {
             if other != id && self.overlap(id, at, other) {
                 let both = |option| self.has(id, option) && self.has(other, option);
@@ -272,7 +294,8 @@ impl VKernel {
             }
             id = self.socks[id].next();
         }
-        if best < 2 && !to.is_loopback() && !self.is_group_address(to) {
+        let own = to.is_loopback() || to.ip == self.header[0].interface;
+        if best < 2 && !own && !self.is_group_address(to) {
             return Route::Outside;
         }
         if best == 0 {

@@ -20,6 +20,9 @@ impl VKernel {
             return Err(Errno::INVAL);
         }
         let how = (how + 1) as u32;
+        if kind == Kind::Datagram {
+            return self.shutdown_datagram(host, id, how);
+        }
         let unix = self.is_unix(id);
         if kind == Kind::Listener && !unix {
             if how & shut::RECV != 0 {

@@ -53,6 +53,8 @@ pub enum Kind {
     Epoll,
     /// An object whose readiness the caller decides, for example a signalfd.
     Pollable,
+    /// A datagram socket that was not made as one of a pair.
+    Datagram,
 }
 
 impl Kind {
@@ -67,6 +69,7 @@ impl Kind {
             7 => Kind::TimerFd,
             8 => Kind::Epoll,
             9 => Kind::Pollable,
+            10 => Kind::Datagram,
             _ => return None,
         })
     }
@@ -74,7 +77,10 @@ impl Kind {
     /// Whether socket calls apply.
     #[must_use]
     pub fn is_socket(self) -> bool {
-        matches!(self, Kind::Socket | Kind::Listener | Kind::Stream)
+        matches!(
+            self,
+            Kind::Socket | Kind::Listener | Kind::Stream | Kind::Datagram
+        )
     }
 }
 
@@ -189,6 +195,7 @@ impl VKernel {
         self.drop_watches(host, id);
         match kind {
             Kind::Socket => self.close_socket(id),
+            Kind::Datagram => self.close_datagram(host, id),
             Kind::Listener => self.close_listener(host, id),
             Kind::Stream => self.close_stream(host, id),
             Kind::PipeRead => self.close_pipe_read(host, id),
@@ -207,7 +214,7 @@ impl VKernel {
 
     fn desc_free(&mut self, id: u32, kind: Kind) {
         match kind {
-            Kind::Socket | Kind::Listener | Kind::Stream => {
+            Kind::Socket | Kind::Listener | Kind::Stream | Kind::Datagram => {
                 self.socks[id] = Sock::zeroed();
                 self.streams[id] = Stream::zeroed();
                 if kind == Kind::Listener {

@@ -162,6 +162,12 @@ impl VKernel {
         count
     }
 
+    /// Whether a socket's peer is (or was) a client outside.
+    #[must_use]
+    pub fn is_external(&self, desc: DescId) -> bool {
+        self.kind(desc) == Ok(Kind::Stream) && self.streams[desc.raw()].state & state::EXTERNAL != 0
+    }
+
     /// The open description of a connection.
     #[must_use]
     pub fn conn_desc(&self, conn: u64) -> Option<DescId> {

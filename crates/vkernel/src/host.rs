@@ -57,6 +57,16 @@ pub trait Host {
     fn conn_consumed(&mut self, conn: u64, total: u64);
     /// `listener` now accepts connections at `addr` (a raw socket address).
     fn listen(&mut self, listener: u32, addr: &[u8], backlog: u32);
+    /// Messages from outside for the datagram socket `socket`, bound at
+    /// `addr` (a raw socket address), are wanted from now on.
+    fn datagram_open(&mut self, socket: u32, addr: &[u8]);
+    /// `socket` joins or leaves a multicast group (IPv4 in its mapped form).
+    fn datagram_group(&mut self, socket: u32, group: &[u8; 16], join: bool);
+    /// `socket` sends a message to `to` (a raw socket address), through
+    /// `gateway` (with its incarnation); 0: through any one.
+    fn datagram_send(&mut self, gateway: u32, socket: u32, to: &[u8], data: crate::Gather<'_>);
+    /// `socket` is closed.
+    fn datagram_close(&mut self, socket: u32);
     /// `listener` accepts no more connections.
     fn unlisten(&mut self, listener: u32);
 }

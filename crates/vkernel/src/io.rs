@@ -114,7 +114,7 @@ impl VKernel {
         let len = match self.kind(desc)? {
             // System V behaviour that Linux keeps: an empty read asks nothing.
             Kind::Socket | Kind::Listener | Kind::Stream if to.is_empty() => 0,
-            Kind::Socket | Kind::Listener | Kind::Stream => {
+            Kind::Socket | Kind::Listener | Kind::Stream | Kind::Datagram => {
                 return self.recv_iov(host, desc, to, false);
             }
             Kind::PipeRead => self.pipe_read(host, desc, to)?,
@@ -147,7 +147,9 @@ impl VKernel {
         mut data: Gather<'_>,
     ) -> Result<usize> {
         match self.kind(desc)? {
-            Kind::Socket | Kind::Listener | Kind::Stream => self.send_iov(host, desc, data),
+            Kind::Socket | Kind::Listener | Kind::Stream | Kind::Datagram => {
+                self.send_iov(host, desc, data)
+            }
             Kind::PipeWrite => self.pipe_write(host, desc, data),
             Kind::PipeRead => Err(Errno::BADF),
             Kind::EventFd if data.len() < 8 => Err(Errno::INVAL),
@@ -171,6 +173,7 @@ impl VKernel {
             }
             Kind::Stream => Ok(self.streams[id].rx.bytes as usize),
             Kind::Socket => Ok(0),
+            Kind::Datagram => Ok(self.datagram_available(id)),
             Kind::Listener => Err(Errno::INVAL),
             Kind::PipeRead | Kind::PipeWrite => Ok(self.pipe_bytes(id)),
             Kind::Epoll => Err(Errno::INVAL),
@@ -180,8 +183,11 @@ impl VKernel {
 
     /// `SIOCOUTQ`: bytes sent that the other side has not taken.
     pub fn unsent(&self, desc: DescId) -> Result<usize> {
-        if self.socket_kind(desc)? != Kind::Stream {
-            return Err(Errno::INVAL);
+        match self.socket_kind(desc)? {
+            Kind::Stream => {}
+            // What is sent is taken at once.
+            Kind::Datagram => return Ok(0),
+            _ => return Err(Errno::INVAL),
         }
         let stream = &self.streams[desc.raw()];
         if stream.state & crate::stream::state::EXTERNAL != 0 {

@@ -97,7 +97,7 @@ impl<'a> Gather<'a> {
     }
 
     /// Copies the next `to.len()` bytes, which must be left.
-    pub(crate) fn copy_to(&mut self, to: &mut [u8]) {
+    pub fn copy_to(&mut self, to: &mut [u8]) {
         let mut done = 0;
         while done < to.len() {
             let bytes = self.segment(to.len() - done);

@@ -1,7 +1,7 @@
 //! The virtual kernel: the objects that a replicated server gets instead of
 //! the real kernel's.
 //!
-//! Open file descriptions, per-process descriptor tables, TCP and Unix stream
+//! Open file descriptions, per-process descriptor tables, TCP, UDP and Unix
 //! sockets (driven by the replicated log or connected inside the group of
 //! processes), pipes, eventfds, timerfds and epoll instances live in one
 //! shared memory region. Operations are pure state changes: no allocation, no
@@ -21,8 +21,8 @@
 //!
 //! # What is not here
 //!
-//! UDP and raw sockets (`ESOCKTNOSUPPORT`: pass them through), pipes in packet
-//! mode (`O_DIRECT`), urgent data, and socket options other than those in
+//! Raw sockets (`ESOCKTNOSUPPORT`: pass them through), pipes in packet mode
+//! (`O_DIRECT`), urgent data, and socket options other than those in
 //! [`SockOption`].
 
 #![no_std]
@@ -36,6 +36,7 @@ mod bind;
 mod buffer;
 mod closing;
 mod connmap;
+mod datagram;
 mod desc;
 mod epoll;
 mod errno;
@@ -62,6 +63,7 @@ pub use addr::SockAddr;
 pub use ancillary::{AttachmentId, MAX_PASSED};
 pub use bind::Route;
 pub use buffer::CHUNK;
+pub use datagram::Source;
 pub use desc::{DescId, Kind};
 pub use epoll::EpollEvent;
 pub use errno::{Errno, Result};

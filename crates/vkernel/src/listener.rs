@@ -68,7 +68,7 @@ impl VKernel {
                 return Err(Errno::ADDRINUSE);
             }
         } else {
-            let port = self.free_port().ok_or(Errno::ADDRINUSE)?;
+            let port = self.free_port(false).ok_or(Errno::ADDRINUSE)?;
             let v4 = self.descs[id].domain == AF_INET;
             self.enter_port(id, Endpoint::wildcard(v4, port));
         }

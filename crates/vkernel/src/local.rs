@@ -38,6 +38,9 @@ impl VKernel {
     ) -> Result<()> {
         let kind = self.socket_kind(desc)?;
         let id = desc.raw();
+        if kind == Kind::Datagram {
+            return self.connect_datagram(id, address, key);
+        }
         if self.is_unix(id) {
             return self.connect_unix(host, id, kind, address, key);
         }
@@ -103,7 +106,7 @@ impl VKernel {
             // address it shows becomes a specific one.
             self.socks[id].bound_at
         } else {
-            let port = self.free_port().ok_or(Errno::ADDRNOTAVAIL)?;
+            let port = self.free_port(false).ok_or(Errno::ADDRNOTAVAIL)?;
             let from = Endpoint::new(to.ip, port);
             self.enter_port(id, from);
             from

@@ -49,6 +49,7 @@ impl VKernel {
                 }
             }
             Some(Kind::PipeRead | Kind::PipeWrite) => self.pipe_mask(id),
+            Some(Kind::Datagram) => self.datagram_mask(id),
             Some(Kind::EventFd) => self.eventfd_mask(id),
             Some(Kind::TimerFd) => self.timerfd_mask(id),
             Some(Kind::Epoll) => self.epoll_mask(id),

@@ -5,9 +5,10 @@ use core::fmt;
 use core::ptr::NonNull;
 
 use crate::ancillary::{ATTACHMENTS, Attachment};
-use crate::bind::PortState;
+use crate::bind::{PortState, UDP_PORTS};
 use crate::buffer::{CHUNK, Chunk, Pool, PoolState};
 use crate::connmap::{ConnMap, Slot};
+use crate::datagram::{MEMBERSHIPS, Membership, Outside, PEERS};
 use crate::desc::Desc;
 use crate::epoll::{Epoll, Watch};
 use crate::eventfd::EventFd;
@@ -164,6 +165,9 @@ record! {
         pub(crate) conns_overrun: u64,
         pub(crate) bytes_in: u64,
         pub(crate) bytes_out: u64,
+        pub(crate) datagrams_dropped: u64,
+        /// The machine's own address besides loopback.
+        pub(crate) interface: [u8; 16],
     }
 }
 
@@ -211,6 +215,8 @@ pub struct VKernel {
     pub(crate) epolls: Table<Epoll>,
     pub(crate) pollables: Table<Pollable>,
     pub(crate) attachments: Table<Attachment>,
+    pub(crate) outside: Table<Outside>,
+    pub(crate) memberships: Table<Membership>,
     pub(crate) watches: Table<Watch>,
     pub(crate) pollers: Table<Poller>,
     pub(crate) procs: Table<Proc>,
@@ -274,11 +280,13 @@ impl VKernel {
         cursor.skip::<Epoll>(descs);
         cursor.skip::<Pollable>(descs);
         cursor.skip::<Attachment>(ATTACHMENTS);
+        cursor.skip::<Outside>(PEERS);
+        cursor.skip::<Membership>(MEMBERSHIPS);
         cursor.skip::<Watch>(limits.watches);
         cursor.skip::<Poller>(limits.threads);
         cursor.skip::<Proc>(limits.procs);
         cursor.skip::<u32>(limits.procs.saturating_mul(limits.fds_per_proc));
-        cursor.skip::<PortState>(65536);
+        cursor.skip::<PortState>(2 * UDP_PORTS);
         cursor.skip::<Slot>(limits.conn_slots());
         cursor.skip::<PoolState>(1);
         cursor.skip::<Chunk>(limits.chunks);
@@ -366,11 +374,13 @@ impl VKernel {
                 epolls: at.table(descs),
                 pollables: at.table(descs),
                 attachments: at.table(ATTACHMENTS),
+                outside: at.table(PEERS),
+                memberships: at.table(MEMBERSHIPS),
                 watches: at.table(limits.watches),
                 pollers: at.table(limits.threads),
                 procs: at.table(limits.procs),
                 fds: at.table(limits.procs * limits.fds_per_proc),
-                ports: at.table(65536),
+                ports: at.table(2 * UDP_PORTS),
                 conns: ConnMap::new(at.table(limits.conn_slots())),
                 pool: Pool {
                     state: at.table(1),

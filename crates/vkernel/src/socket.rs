@@ -66,6 +66,12 @@ pub enum SockOption {
     ResetOnClose,
     /// `SO_PASSCRED`: 0 or 1; stored for the caller.
     PassCred,
+    /// `SO_BROADCAST`: 0 or 1.
+    Broadcast,
+    /// The opposite of `IP_MULTICAST_LOOP`: 0 or 1.
+    NoMulticastLoop,
+    /// `IP_PKTINFO`, `IPV6_RECVPKTINFO`: 0 or 1; stored for the caller.
+    PacketInfo,
     /// `SO_RCVTIMEO` in nanoseconds, 0 for none; stored for the caller.
     RecvTimeout,
     /// `SO_SNDTIMEO` in nanoseconds, 0 for none; stored for the caller.
@@ -83,7 +89,7 @@ impl VKernel {
     ///
     /// # Errors
     ///
-    /// `ESOCKTNOSUPPORT` for datagram and raw sockets and `EAFNOSUPPORT` for
+    /// `ESOCKTNOSUPPORT` for raw sockets and `EAFNOSUPPORT` for
     /// other families: the caller passes those to the real kernel. `ENFILE`
     /// when descriptions are used up.
     pub fn socket(
@@ -94,10 +100,12 @@ impl VKernel {
         flags: u32,
     ) -> Result<DescId> {
         let socket_type = socket_type & !(libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC);
+        let udp = protocol == 0 || protocol == libc::IPPROTO_UDP;
         let tcp = protocol == 0 || protocol == libc::IPPROTO_TCP;
         match (domain, socket_type) {
             (libc::AF_INET | libc::AF_INET6, libc::SOCK_STREAM) if tcp => {}
-            (libc::AF_UNIX, libc::SOCK_STREAM | libc::SOCK_SEQPACKET) => {
+            (libc::AF_INET | libc::AF_INET6, libc::SOCK_DGRAM) if udp => {}
+            (libc::AF_UNIX, libc::SOCK_STREAM | libc::SOCK_SEQPACKET | libc::SOCK_DGRAM) => {
                 if protocol != 0 && protocol != libc::PF_UNIX {
                     return Err(Errno::PROTONOSUPPORT);
                 }
@@ -110,7 +118,12 @@ impl VKernel {
             }
             _ => return Err(Errno::AFNOSUPPORT),
         }
-        let id = self.socket_alloc(Kind::Socket, domain as u16, socket_type as u8, flags)?;
+        let kind = if socket_type == libc::SOCK_DGRAM {
+            Kind::Datagram
+        } else {
+            Kind::Socket
+        };
+        let id = self.socket_alloc(kind, domain as u16, socket_type as u8, flags)?;
         Ok(DescId::from_raw(id))
     }
 
@@ -171,7 +184,12 @@ impl VKernel {
     /// Address of the peer; `ENOTCONN` if there is none.
     pub fn getpeername(&self, desc: DescId) -> Result<SockAddr> {
         let id = desc.raw();
-        if self.socket_kind(desc)? != Kind::Stream || self.streams[id].state & state::CLOSED != 0 {
+        let connected = match self.socket_kind(desc)? {
+            Kind::Stream => self.streams[id].state & state::CLOSED == 0,
+            Kind::Datagram => self.streams[id].state & state::CONNECTED != 0,
+            _ => false,
+        };
+        if !connected {
             return Err(Errno::NOTCONN);
         }
         let peer = &self.socks[id].peer;

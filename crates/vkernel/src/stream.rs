@@ -94,6 +94,10 @@ pub(crate) mod state {
     pub(crate) const PEER_GONE: u32 = 1 << 6;
     /// Queued at a listener that has no room.
     pub(crate) const WAITS_CONNECT: u32 = 1 << 7;
+    /// A datagram socket has a peer.
+    pub(crate) const CONNECTED: u32 = 1 << 8;
+    /// A datagram socket is known to the gateways.
+    pub(crate) const ANNOUNCED: u32 = 1 << 9;
 }
 
 /// Who is at the other end of a stream.
@@ -192,6 +196,9 @@ impl VKernel {
     ) -> Result<usize> {
         let kind = self.socket_kind(desc)?;
         let id = desc.raw();
+        if kind == Kind::Datagram {
+            return self.send_to(host, desc, data, &[], None);
+        }
         let unix = self.is_unix(id);
         if kind != Kind::Stream {
             if unix {
@@ -311,6 +318,9 @@ impl VKernel {
     ) -> Result<Received> {
         let kind = self.socket_kind(desc)?;
         let id = desc.raw();
+        if kind == Kind::Datagram {
+            return self.recv_datagram(host, id, to, peek);
+        }
         if kind != Kind::Stream {
             return self.recv_unconnected(id, kind);
         }

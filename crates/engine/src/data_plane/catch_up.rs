@@ -65,6 +65,7 @@ impl DataPlane<'_> {
                 self.note_listening(port, real);
             }
         }
+        self.enable_datagrams();
         Ok(())
     }
 

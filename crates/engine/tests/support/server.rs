@@ -292,7 +292,7 @@ impl World<'_> {
                 self.clients
                     .retain(|c, _| c.gateway() != gateway || c.incarnation() != incarnation);
             }
-            Event::Signal { .. } => {}
+            Event::Signal { .. } | Event::Datagram { .. } => {}
         }
         false
     }

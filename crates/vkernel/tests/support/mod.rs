@@ -5,7 +5,7 @@ use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::collections::BTreeMap;
 use std::ops::{Deref, DerefMut};
 
-use crane_vkernel::{DescId, Dir, Host, Limits, VKernel, wait_key};
+use crane_vkernel::{DescId, Dir, Gather, Host, Limits, VKernel, wait_key};
 
 /// Limits that make a region of a few megabytes.
 pub fn small_limits() -> Limits {
@@ -92,6 +92,10 @@ pub enum Call {
     Consumed(u64, u64),
     Listen(u32, Vec<u8>, u32),
     Unlisten(u32),
+    DatagramOpen(u32, Vec<u8>),
+    DatagramGroup(u32, [u8; 16], bool),
+    DatagramSend(u32, u32, Vec<u8>, Vec<u8>),
+    DatagramClose(u32),
 }
 
 /// Records calls; wake-ups by key only where a thread is said to wait.
@@ -164,6 +168,21 @@ impl Host for Recorder {
     fn listen(&mut self, listener: u32, addr: &[u8], backlog: u32) {
         self.calls
             .push(Call::Listen(listener, addr.to_vec(), backlog));
+    }
+    fn datagram_open(&mut self, socket: u32, addr: &[u8]) {
+        self.calls.push(Call::DatagramOpen(socket, addr.to_vec()));
+    }
+    fn datagram_group(&mut self, socket: u32, group: &[u8; 16], join: bool) {
+        self.calls.push(Call::DatagramGroup(socket, *group, join));
+    }
+    fn datagram_send(&mut self, gateway: u32, socket: u32, to: &[u8], mut data: Gather<'_>) {
+        let mut bytes = vec![0; data.len()];
+        data.copy_to(&mut bytes);
+        self.calls
+            .push(Call::DatagramSend(gateway, socket, to.to_vec(), bytes));
+    }
+    fn datagram_close(&mut self, socket: u32) {
+        self.calls.push(Call::DatagramClose(socket));
     }
     fn unlisten(&mut self, listener: u32) {
         self.calls.push(Call::Unlisten(listener));

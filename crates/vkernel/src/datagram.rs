@@ -1,0 +1,728 @@
+//! Datagram sockets: UDP over IPv4 and IPv6, and Unix datagrams.
+//!
+//! A message waits in its receiver's queue behind a head with its length and
+//! its two addresses. Inside the group it goes from queue to queue; from
+//! outside it comes by an event of the log; to the outside it is an output. As
+//! UDP is, this is lossy: what does not fit in a receiver's queue is dropped
+//! and counted. Unix datagrams wait for room instead.
+
+use crate::addr::{self, Endpoint, SockAddr};
+use crate::bind::UDP_PORTS;
+use crate::desc::Kind;
+use crate::io::Received;
+use crate::iov::{Gather, Scatter};
+use crate::readiness::{IN, OUT, RDNORM, WRBAND, WRNORM, Wake};
+use crate::socket::{AF_INET, AF_UNIX, SOCK_DGRAM, SockOption, bound};
+use crate::stream::{shut, state};
+use crate::table::{Linked, Record, record};
+use crate::{DescId, Dir, Errno, Host, Result, VKernel, wait_key};
+
+/// Most bytes of one UDP message.
+const MAX_UDP: usize = 65_507;
+/// Entries of the table of peers outside.
+pub(crate) const PEERS: u32 = 8192;
+/// Memberships in multicast groups.
+pub(crate) const MEMBERSHIPS: u32 = 1024;
+
+record! {
+    /// Before each message in a queue; the sender's address follows, then the
+    /// message.
+    struct Head {
+        len: u32,
+        from_len: u32,
+        /// Where it was sent to.
+        to: Endpoint,
+    }
+}
+
+const HEAD: usize = size_of::<Head>();
+
+impl Head {
+    fn to_bytes(self) -> [u8; HEAD] {
+        // SAFETY: a record has no padding and every bit pattern is valid.
+        unsafe { core::mem::transmute(self) }
+    }
+
+    fn from_bytes(bytes: [u8; HEAD]) -> Head {
+        // SAFETY: as above.
+        unsafe { core::mem::transmute(bytes) }
+    }
+}
+
+record! {
+    /// Through which gateway a peer outside was last heard by a socket.
+    pub(crate) struct Outside {
+        key: u64,
+        /// Gateway and incarnation, as in the upper half of a connection's
+        /// number; 0: a free entry.
+        gateway: u32,
+        pad: u32,
+    }
+}
+
+record! {
+    pub(crate) struct Membership {
+        /// The socket, 0: a free entry.
+        desc: u32,
+        pad: u32,
+        group: [u8; 16],
+    }
+}
+
+/// What a message came with.
+#[derive(Clone, Copy)]
+pub struct Source {
+    /// The sender's address, empty for an unnamed one.
+    pub from: SockAddr,
+    /// The address it was sent to, IPv4 in its mapped form.
+    pub to: [u8; 16],
+}
+
+fn is_multicast(to: &Endpoint) -> bool {
+    if to.is_v4() {
+        to.ip[12] & 0xf0 == 0xe0
+    } else {
+        to.ip[0] == 0xff
+    }
+}
+
+fn is_broadcast(to: &Endpoint) -> bool {
+    to.is_v4() && to.ip[12..] == [255; 4]
+}
+
+impl VKernel {
+    /// The address that this machine has besides its loopback ones, IPv4 in
+    /// its mapped form; datagrams to it stay in the group.
+    pub fn set_interface(&mut self, ip: [u8; 16]) {
+        self.header[0].interface = ip;
+    }
+
+    /// The number by which the log names a datagram socket; as `listener_id`.
+    fn datagram_id(&self, id: u32) -> u32 {
+        self.listener_id(DescId::from_raw(id))
+    }
+
+    fn is_here(&self, to: &Endpoint) -> bool {
+        to.is_loopback() || to.is_wildcard() || to.ip == self.header[0].interface
+    }
+
+    /// The address that a message to `to` leaves from.
+    fn source_ip(&self, id: u32, to: &Endpoint) -> [u8; 16] {
+        let at = self.socks[id].bound_at;
+        if self.socks[id].state & bound::LISTED != 0 && !at.is_wildcard() {
+            at.ip
+        } else if to.is_loopback() || to.is_wildcard() {
+            Endpoint::loopback(to.is_v4(), 0).ip
+        } else {
+            self.header[0].interface
+        }
+    }
+
+    /// Gives a socket a port if it has none.
+    fn bind_datagram(&mut self, id: u32) -> Result<()> {
+        if self.socks[id].state & bound::LISTED == 0 {
+            let port = self.free_port(true).ok_or(Errno::ADDRNOTAVAIL)?;
+            let v4 = self.descs[id].domain == AF_INET;
+            self.enter_port(id, Endpoint::wildcard(v4, port));
+        }
+        Ok(())
+    }
+
+    /// Tells the gateways of a datagram socket that was bound to a port that
+    /// clients know.
+    pub fn datagram_bound<H: Host + ?Sized>(&mut self, host: &mut H, desc: DescId) {
+        let id = desc.raw();
+        if self.kind(desc) == Ok(Kind::Datagram)
+            && !self.is_unix(id)
+            && self.socks[id].state & bound::LISTED != 0
+        {
+            self.announce_datagram(host, id);
+        }
+    }
+
+    fn announce_datagram<H: Host + ?Sized>(&mut self, host: &mut H, id: u32) {
+        if self.streams[id].state & state::ANNOUNCED == 0 {
+            self.streams[id].state |= state::ANNOUNCED;
+            let domain = self.descs[id].domain;
+            let address = self.socks[id].bound_at.to_raw(domain);
+            host.datagram_open(self.datagram_id(id), address.as_bytes());
+        }
+    }
+
+    fn peer_key(&self, id: u32, peer: &Endpoint) -> u64 {
+        let mut bytes = [0; 22];
+        bytes[..4].copy_from_slice(&self.datagram_id(id).to_ne_bytes());
+        bytes[4..20].copy_from_slice(&peer.ip);
+        bytes[20..].copy_from_slice(&peer.port.to_ne_bytes());
+        addr::fnv(&bytes)
+    }
+
+    /// The gateway through which `peer` was last heard by this socket, if it
+    /// is outside.
+    fn outside_peer(&self, id: u32, peer: &Endpoint) -> Option<u32> {
+        let key = self.peer_key(id, peer);
+        let entry = &self.outside[key as u32 % PEERS];
+        (entry.key == key && entry.gateway != 0).then_some(entry.gateway)
+    }
+
+    fn note_peer(&mut self, id: u32, peer: &Endpoint, gateway: u32) {
+        let key = self.peer_key(id, peer);
+        let entry = &mut self.outside[key as u32 % PEERS];
+        if gateway != 0 || entry.key == key {
+            *entry = Outside {
+                key,
+                gateway,
+                pad: 0,
+            };
+        }
+    }
+
+    /// `connect` of a datagram socket: whom it hears and where `send` goes.
+    pub(crate) fn connect_datagram(
+        &mut self,
+        id: u32,
+        address: &[u8],
+        key: Option<u64>,
+    ) -> Result<()> {
+        let family = addr::family(address).ok_or(Errno::INVAL)?;
+        if family == libc::AF_UNSPEC as u16 {
+            self.streams[id].state &= !state::CONNECTED;
+            self.socks[id].peer = SockAddr::EMPTY;
+            self.streams[id].peer = 0;
+            if self.socks[id].state & bound::BY_CALLER == 0 && !self.is_unix(id) {
+                self.unbind(id);
+                self.socks[id].local = SockAddr::EMPTY;
+            }
+            return Ok(());
+        }
+        if self.is_unix(id) {
+            let target = self.unix_datagram_target(address, key)?;
+            self.streams[id].peer = target;
+            self.streams[id].state |= state::CONNECTED;
+            self.socks[id].peer = self.socks[target].local;
+            return Ok(());
+        }
+        let domain = self.descs[id].domain;
+        let mut to = Endpoint::parse(domain, address)?;
+        if to.is_wildcard() {
+            to = Endpoint::loopback(to.is_v4(), to.port);
+        }
+        self.bind_datagram(id)?;
+        let local = Endpoint::new(self.source_ip(id, &to), self.socks[id].bound_at.port);
+        self.socks[id].local = local.to_raw(domain);
+        self.socks[id].peer = to.to_raw(domain);
+        self.streams[id].state |= state::CONNECTED;
+        Ok(())
+    }
+
+    fn unix_datagram_target(&self, address: &[u8], key: Option<u64>) -> Result<u32> {
+        let target = self.unix_target(address, key)?;
+        if self.kind_of(target) == Some(Kind::Datagram) {
+            Ok(target)
+        } else {
+            Err(Errno::PROTOTYPE)
+        }
+    }
+
+    fn connected_to(&self, id: u32) -> Option<Endpoint> {
+        if self.streams[id].state & state::CONNECTED == 0 {
+            return None;
+        }
+        Endpoint::parse(self.descs[id].domain, self.socks[id].peer.as_bytes()).ok()
+    }
+
+    /// Sends one message to `address`, or to the connected peer if it is empty.
+    /// `key` is that of a Unix path, as in `bind_keyed`.
+    ///
+    /// # Errors
+    ///
+    /// `EDESTADDRREQ`, `EMSGSIZE`, `EACCES` (broadcast without the option),
+    /// `ECONNREFUSED`, `EPIPE`, `EPROTOTYPE` as Linux; `EAGAIN` when a Unix
+    /// receiver's queue is full.
+    pub fn send_to<H: Host + ?Sized>(
+        &mut self,
+        host: &mut H,
+        desc: DescId,
+        data: Gather<'_>,
+        address: &[u8],
+        key: Option<u64>,
+    ) -> Result<usize> {
+        if self.kind(desc)? != Kind::Datagram {
+            return self.send_iov(host, desc, data);
+        }
+        let id = desc.raw();
+        if let Some(error) = self.take_err(id) {
+            return Err(error);
+        }
+        if self.streams[id].shut & shut::SEND != 0 {
+            return Err(Errno::PIPE);
+        }
+        if self.is_unix(id) {
+            return self.send_unix_datagram(host, id, data, address, key);
+        }
+        if data.len() > MAX_UDP {
+            return Err(Errno::MSGSIZE);
+        }
+        let domain = self.descs[id].domain;
+        let to = if address.is_empty() {
+            self.connected_to(id).ok_or(Errno::DESTADDRREQ)?
+        } else {
+            Endpoint::parse(domain, address)?
+        };
+        if to.port == 0 {
+            return Err(Errno::INVAL);
+        }
+        if is_broadcast(&to) && !self.has(id, SockOption::Broadcast) {
+            return Err(Errno(libc::EACCES));
+        }
+        self.bind_datagram(id)?;
+        self.send_udp(host, id, data, to)
+    }
+
+    fn send_udp<H: Host + ?Sized>(
+        &mut self,
+        host: &mut H,
+        id: u32,
+        data: Gather<'_>,
+        mut to: Endpoint,
+    ) -> Result<usize> {
+        if to.is_wildcard() {
+            to = Endpoint::loopback(to.is_v4(), to.port);
+        }
+        let len = data.len();
+        let from = Endpoint::new(self.source_ip(id, &to), self.socks[id].bound_at.port);
+        let many = is_multicast(&to) || is_broadcast(&to);
+        let route = if many {
+            None
+        } else {
+            self.outside_peer(id, &to)
+        };
+        self.streams[id].bytes_out += len as u64;
+        if !many && route.is_none() && self.is_here(&to) {
+            match self.receiver(&from, &to) {
+                Some(receiver) => {
+                    self.note_peer(receiver, &from, 0);
+                    self.deliver(host, receiver, &from, &to, data);
+                }
+                None if self.streams[id].state & state::CONNECTED != 0 => {
+                    // The answer of the address: nobody is there.
+                    self.descs[id].err = Errno::CONNREFUSED.0;
+                    self.state_changed(host, id);
+                }
+                None => {}
+            }
+            return Ok(len);
+        }
+        if many && (is_broadcast(&to) || !self.has(id, SockOption::NoMulticastLoop)) {
+            let mut at = self.ports[UDP_PORTS + u32::from(to.port)].head();
+            while at != 0 {
+                let next = self.socks[at].next();
+                if self.takes_group(at, &from, &to) {
+                    self.deliver(host, at, &from, &to, data);
+                }
+                at = next;
+            }
+        }
+        self.announce_datagram(host, id);
+        let socket = self.datagram_id(id);
+        let to = to.to_raw(if to.is_v4() {
+            AF_INET
+        } else {
+            libc::AF_INET6 as u16
+        });
+        self.header[0].bytes_out += len as u64;
+        host.datagram_send(route.unwrap_or(0), socket, to.as_bytes(), data);
+        Ok(len)
+    }
+
+    fn takes_group(&self, id: u32, from: &Endpoint, to: &Endpoint) -> bool {
+        if self
+            .connected_to(id)
+            .is_some_and(|peer| peer.ip != from.ip || peer.port != from.port)
+        {
+            return false;
+        }
+        let at = self.socks[id].bound_at;
+        if at.ip == to.ip {
+            return true;
+        }
+        at.is_wildcard()
+            && self.wildcard_covers(id, at, *to)
+            && (is_broadcast(to)
+                || (0..MEMBERSHIPS)
+                    .any(|m| self.memberships[m].desc != 0 && self.memberships[m].group == to.ip))
+    }
+
+    /// The socket that a message goes to: the one connected to its sender,
+    /// else one bound to exactly its address, else to any; of several alike
+    /// (`SO_REUSEPORT`) the sender's address chooses, else the newest has it.
+    fn receiver(&self, from: &Endpoint, to: &Endpoint) -> Option<u32> {
+        let score = |id: u32| {
+            let at = self.socks[id].bound_at;
+            let exact = at.ip == to.ip;
+            let any = at.is_wildcard() && self.wildcard_covers(id, at, *to);
+            if !exact && !any {
+                return 0;
+            }
+            match self.connected_to(id) {
+                Some(peer) if peer.ip == from.ip && peer.port == from.port => 4 + u32::from(exact),
+                Some(_) => 0,
+                None => 1 + u32::from(exact),
+            }
+        };
+        let first = self.ports[UDP_PORTS + u32::from(to.port)].head();
+        let (mut best, mut count, mut chosen) = (0, 0, 0);
+        let mut id = first;
+        while id != 0 {
+            match score(id) {
+                fit if fit > best => (best, count, chosen) = (fit, 1, id),
+                fit if fit == best && fit > 0 => (count, chosen) = (count + 1, id),
+                _ => {}
+            }
+            id = self.socks[id].next();
+        }
+        if best == 0 {
+            return None;
+        }
+        if count > 1 && self.has(chosen, SockOption::ReusePort) {
+            let mut bytes = [0; 18];
+            bytes[..16].copy_from_slice(&from.ip);
+            bytes[16..].copy_from_slice(&from.port.to_ne_bytes());
+            let mut skip = (addr::fnv(&bytes) >> 17) % count;
+            id = first;
+            while id != 0 {
+                if score(id) == best {
+                    if skip == 0 {
+                        return Some(id);
+                    }
+                    skip -= 1;
+                }
+                id = self.socks[id].next();
+            }
+        }
+        Some(chosen)
+    }
+
+    /// Puts a message into a queue; false if it was dropped.
+    fn deliver<H: Host + ?Sized>(
+        &mut self,
+        host: &mut H,
+        id: u32,
+        from: &Endpoint,
+        to: &Endpoint,
+        data: Gather<'_>,
+    ) -> bool {
+        let from = from.to_raw(self.descs[id].domain);
+        let full = self.streams[id].rx.bytes >= u64::from(self.header[0].limits.local_capacity);
+        if full || self.streams[id].shut & shut::RECV != 0 {
+            self.header[0].datagrams_dropped += 1;
+            return false;
+        }
+        if self.put(id, from.as_bytes(), to, data).is_err() {
+            self.header[0].datagrams_dropped += 1;
+            return false;
+        }
+        self.notify(host, id, IN | RDNORM, Wake::One);
+        true
+    }
+
+    fn put(&mut self, id: u32, from: &[u8], to: &Endpoint, mut data: Gather<'_>) -> Result<()> {
+        let len = data.len();
+        let head = Head {
+            len: len as u32,
+            from_len: from.len() as u32,
+            to: *to,
+        };
+        let rx = &mut self.streams[id].rx;
+        if !self.pool.has_room(rx, HEAD + from.len() + len) {
+            return Err(Errno::NOBUFS);
+        }
+        self.pool
+            .push(rx, &mut Gather::new(&head.to_bytes()), HEAD)?;
+        self.pool.push(rx, &mut Gather::new(from), from.len())?;
+        self.pool.push(rx, &mut data, len)?;
+        self.streams[id].bytes_in += len as u64;
+        self.streams[id].pushed += (HEAD + from.len() + len) as u64;
+        Ok(())
+    }
+
+    fn send_unix_datagram<H: Host + ?Sized>(
+        &mut self,
+        host: &mut H,
+        id: u32,
+        data: Gather<'_>,
+        address: &[u8],
+        key: Option<u64>,
+    ) -> Result<usize> {
+        let most = u64::from(self.header[0].limits.local_capacity);
+        let target = if !address.is_empty() {
+            self.unix_datagram_target(address, key)?
+        } else if self.streams[id].state & state::CONNECTED == 0 {
+            return Err(Errno::NOTCONN);
+        } else {
+            self.streams[id].peer
+        };
+        // A peer that was closed, whose number may be another's by now.
+        if target == 0 || self.kind_of(target) != Some(Kind::Datagram) || !self.is_unix(target) {
+            self.streams[id].peer = 0;
+            return Err(Errno::CONNREFUSED);
+        }
+        let len = data.len();
+        if len as u64 > most - 32 {
+            return Err(Errno::MSGSIZE);
+        }
+        if self.streams[target].shut & shut::RECV != 0 {
+            return Err(Errno::PIPE);
+        }
+        if self.streams[target].state & state::CONNECTED != 0 && self.streams[target].peer != id {
+            return Err(Errno::PERM);
+        }
+        if self.streams[target].rx.bytes >= most {
+            self.streams[id].state |= state::NO_SPACE;
+            self.streams[target].state |= state::NO_SPACE;
+            return Err(Errno::AGAIN);
+        }
+        let from = self.socks[id].local;
+        self.put(target, from.as_bytes(), &Endpoint::zeroed(), data)?;
+        self.streams[id].bytes_out += len as u64;
+        self.notify(host, target, IN | RDNORM, Wake::One);
+        Ok(len)
+    }
+
+    /// Wakes the senders that had found this Unix socket's queue full.
+    fn datagram_space<H: Host + ?Sized>(&mut self, host: &mut H, id: u32) {
+        if self.streams[id].state & state::NO_SPACE == 0 || !self.is_unix(id) {
+            return;
+        }
+        self.streams[id].state &= !state::NO_SPACE;
+        for other in 1..=self.header[0].desc_fresh {
+            let waits = self.kind_of(other) == Some(Kind::Datagram)
+                && other != id
+                && self.streams[other].state & state::NO_SPACE != 0
+                && self.streams[other].rx.bytes < u64::from(self.header[0].limits.local_capacity);
+            if waits {
+                self.streams[other].state &= !state::NO_SPACE;
+                self.notify(host, other, OUT | WRNORM | WRBAND, Wake::All);
+            }
+        }
+    }
+
+    fn first_head(&self, id: u32) -> Option<Head> {
+        let mut bytes = [0; HEAD];
+        let mut to = Scatter::new(&mut bytes);
+        if self.pool.peek(&self.streams[id].rx, 0, &mut to, HEAD) < HEAD {
+            return None;
+        }
+        Some(Head::from_bytes(bytes))
+    }
+
+    /// Where the next message came from, if there is one.
+    #[must_use]
+    pub fn next_source(&self, desc: DescId) -> Option<Source> {
+        if self.kind(desc) != Ok(Kind::Datagram) {
+            return None;
+        }
+        let head = self.first_head(desc.raw())?;
+        let mut raw = [0; 128];
+        let len = head.from_len as usize;
+        let rx = &self.streams[desc.raw()].rx;
+        self.pool.peek(rx, HEAD, &mut Scatter::new(&mut raw), len);
+        Some(Source {
+            from: SockAddr::from_bytes(&raw[..len.min(raw.len())]).ok()?,
+            to: head.to.ip,
+        })
+    }
+
+    /// Length of the next message.
+    pub(crate) fn datagram_available(&self, id: u32) -> usize {
+        self.first_head(id).map_or(0, |head| head.len as usize)
+    }
+
+    pub(crate) fn recv_datagram<H: Host + ?Sized>(
+        &mut self,
+        host: &mut H,
+        id: u32,
+        mut to: Scatter<'_>,
+        peek: bool,
+    ) -> Result<Received> {
+        if let Some(error) = self.take_err(id) {
+            return Err(error);
+        }
+        let Some(head) = self.first_head(id) else {
+            if self.streams[id].shut & shut::RECV != 0 {
+                return Ok(Received::bytes(0));
+            }
+            return Err(Errno::AGAIN);
+        };
+        let message = head.len as usize;
+        let before = HEAD + head.from_len as usize;
+        let len = to.len().min(message);
+        let rx = &mut self.streams[id].rx;
+        if peek {
+            self.pool.peek(rx, before, &mut to, len);
+        } else {
+            self.pool.discard(rx, before);
+            self.pool.pop(rx, &mut to, len);
+            self.pool.discard(rx, message - len);
+            self.datagram_space(host, id);
+        }
+        if self.streams[id].rx.bytes > 0 {
+            // One message wakes one reader, who leaves the rest to the next.
+            host.wake_one(wait_key(DescId::from_raw(id), Dir::Read));
+        }
+        Ok(Received::with(len, message, 0))
+    }
+
+    pub(crate) fn datagram_mask(&self, id: u32) -> u32 {
+        let stream = &self.streams[id];
+        let mut mask = 0;
+        if self.descs[id].err != 0 {
+            mask |= crate::readiness::ERR;
+        }
+        if stream.shut & shut::RECV != 0 {
+            mask |= IN | RDNORM | crate::readiness::RDHUP;
+        }
+        if stream.shut == shut::BOTH {
+            mask |= crate::readiness::HUP;
+        }
+        if stream.rx.bytes > 0 {
+            mask |= IN | RDNORM;
+        }
+        if stream.state & state::NO_SPACE == 0 || stream.rx.bytes > 0 {
+            mask |= OUT | WRNORM | WRBAND;
+        }
+        mask
+    }
+
+    /// `shutdown` of a datagram socket: `ENOTCONN`, but done, without a peer.
+    pub(crate) fn shutdown_datagram<H: Host + ?Sized>(
+        &mut self,
+        host: &mut H,
+        id: u32,
+        how: u32,
+    ) -> Result<()> {
+        let connected = self.streams[id].state & state::CONNECTED != 0;
+        if !connected && !self.is_unix(id) {
+            return Err(Errno::NOTCONN);
+        }
+        self.streams[id].shut |= how;
+        self.state_changed(host, id);
+        Ok(())
+    }
+
+    pub(crate) fn close_datagram<H: Host + ?Sized>(&mut self, host: &mut H, id: u32) {
+        if self.streams[id].state & state::ANNOUNCED != 0 {
+            host.datagram_close(self.datagram_id(id));
+        }
+        for at in 0..MEMBERSHIPS {
+            if self.memberships[at].desc == id {
+                self.memberships[at] = Membership::zeroed();
+            }
+        }
+        self.datagram_space(host, id);
+        self.unbind(id);
+        let mut rx = self.streams[id].rx;
+        self.pool.clear(&mut rx);
+        self.streams[id].rx = rx;
+    }
+
+    /// Joins or leaves a multicast group (IPv4 in its mapped form).
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` for an address that is no group's, `EADDRINUSE` when it is
+    /// joined already, `EADDRNOTAVAIL` when it is not, `ENOBUFS` beyond 1024
+    /// memberships.
+    pub fn membership<H: Host + ?Sized>(
+        &mut self,
+        host: &mut H,
+        desc: DescId,
+        group: [u8; 16],
+        join: bool,
+    ) -> Result<()> {
+        if self.socket_kind(desc)? != Kind::Datagram {
+            return Err(Errno::INVAL);
+        }
+        let id = desc.raw();
+        if !is_multicast(&Endpoint::new(group, 0)) {
+            return Err(Errno::INVAL);
+        }
+        let mine = |m: &Membership| m.desc == id && m.group == group;
+        let found = (0..MEMBERSHIPS).find(|&at| mine(&self.memberships[at]));
+        if join {
+            if found.is_some() {
+                return Err(Errno::ADDRINUSE);
+            }
+            let free = (0..MEMBERSHIPS).find(|&at| self.memberships[at].desc == 0);
+            self.memberships[free.ok_or(Errno::NOBUFS)?] = Membership {
+                desc: id,
+                pad: 0,
+                group,
+            };
+        } else {
+            self.memberships[found.ok_or(Errno::ADDRNOTAVAIL)?] = Membership::zeroed();
+        }
+        if self.socks[id].state & bound::LISTED != 0 {
+            self.announce_datagram(host, id);
+        }
+        host.datagram_group(self.datagram_id(id), &group, join);
+        Ok(())
+    }
+
+    /// A message from outside, for the datagram socket with this number (see
+    /// `Host::datagram_open`), heard by `gateway` (with its incarnation, as
+    /// the upper half of a connection's number). Whether it was delivered.
+    pub fn apply_datagram<H: Host + ?Sized>(
+        &mut self,
+        host: &mut H,
+        gateway: u32,
+        socket: u32,
+        local: &[u8],
+        peer: &[u8],
+        bytes: &[u8],
+    ) -> bool {
+        let id = socket & 0xffff;
+        let open = self.kind(DescId::from_raw(id)) == Ok(Kind::Datagram)
+            && self.datagram_id(id) == socket
+            && !self.is_unix(id);
+        if !open {
+            return false;
+        }
+        let parse = |raw: &[u8]| {
+            let family = addr::family(raw)?;
+            Endpoint::parse(family, raw).ok()
+        };
+        let (Some(to), Some(from)) = (parse(local), parse(peer)) else {
+            return false;
+        };
+        self.header[0].bytes_in += bytes.len() as u64;
+        if is_multicast(&to) {
+            let mut any = false;
+            let mut at = self.ports[UDP_PORTS + u32::from(to.port)].head();
+            while at != 0 {
+                let next = self.socks[at].next();
+                if self.takes_group(at, &from, &to) {
+                    self.note_peer(at, &from, gateway);
+                    any |= self.deliver(host, at, &from, &to, Gather::new(bytes));
+                }
+                at = next;
+            }
+            return any;
+        }
+        let Some(id) = self.receiver(&from, &to) else {
+            return false;
+        };
+        self.note_peer(id, &from, gateway);
+        self.deliver(host, id, &from, &to, Gather::new(bytes))
+    }
+
+    /// Datagrams that were dropped because a queue was full.
+    #[must_use]
+    pub fn datagrams_dropped(&self) -> u64 {
+        self.header[0].datagrams_dropped
+    }
+
+    pub(crate) fn is_datagram_socket(&self, id: u32) -> bool {
+        self.descs[id].socket_type == SOCK_DGRAM && self.descs[id].domain != AF_UNIX
+    }
+}
