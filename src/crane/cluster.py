@@ -47,6 +47,8 @@ class ClusterState(msgspec.Struct, frozen=True, kw_only=True):
     peers: dict[str, str]
     listen: list[str]
     durability: config.Durability
+    share: list[str] = []
+    private: list[str] = []
     engine: dict[str, Any]
 
     @property
@@ -67,6 +69,8 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     replicas: int | None
     listen: list[str]
     durability: config.Durability | None
+    share: list[str] = []
+    private: list[str] = []
     engine: dict[str, Any]
 
 
@@ -112,6 +116,8 @@ def reconcile(found: ClusterState | None, wanted: Wanted, place: str) -> Cluster
             peers={},
             listen=listen_addresses(wanted.listen, count),
             durability=wanted.durability or "disk",
+            share=wanted.share,
+            private=wanted.private,
             engine=wanted.engine,
         )
     mend = "give another --state, or remove that directory to start afresh"
@@ -123,6 +129,13 @@ def reconcile(found: ClusterState | None, wanted: Wanted, place: str) -> Cluster
         raise UsageError(f"{place} holds the state of cluster `{found.name}`; {mend}")
     if found.argv_hash != argv_hash(wanted.argv) or found.program != wanted.program:
         raise UsageError(f"{place} holds the state of `{' '.join(found.argv)}`; {mend}")
+    for option in ("share", "private"):
+        asked, written = getattr(wanted, option), getattr(found, option)
+        if asked and asked != written:
+            raise UsageError(
+                f"{place} holds a cluster with --{option} {' '.join(written) or 'of nothing'}; its"
+                f" log goes with that, so leave the option out, or {mend}"
+            )
     count = len(found.peers)
     if wanted.replicas not in (None, count):
         raise UsageError(f"{place} holds a cluster of {count} replicas; use that number, or {mend}")
@@ -232,6 +245,8 @@ class StateDir:
             durability=state.durability,
             limits=state.limits,
             hide=[str(self.replicas_dir)],
+            share=state.share,
+            private=state.private,
             engine=state.engine,
         )
 

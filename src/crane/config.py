@@ -25,6 +25,7 @@ ReplicaId = Annotated[int, msgspec.Meta(ge=1, le=64)]
 Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9]([a-z0-9-]{0,46}[a-z0-9])?$")]
 ClusterId = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{32}$")]
 AbsolutePath = Annotated[str, msgspec.Meta(pattern=r"^/")]
+SharedPath = Annotated[str, msgspec.Meta(pattern=r"^/.*[^/](:rw)?$")]
 Argv = Annotated[list[str], msgspec.Meta(min_length=1)]
 
 UNLIMITED = -1
@@ -74,6 +75,10 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """The group the program runs as; the node's own if not given (agreed)."""
     hide: list[AbsolutePath] = []
     """Directories that the program finds empty, besides ``state_dir``."""
+    share: list[SharedPath] = []
+    """Paths of the machine that the program sees as they are (agreed); ``:rw`` lets it write."""
+    private: list[AbsolutePath] = []
+    """Directories of which the replica has a copy of its own in ``state_dir`` (agreed)."""
     attach_timeout: Annotated[float, msgspec.Meta(gt=0)] = 20.0
     """Seconds in which the interposer must report in from inside the program."""
     engine: dict[str, Any] = {}
@@ -94,6 +99,10 @@ class ClusterFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     durability: Durability | None = None
     cwd: str | None = None
     """Where the program is started; a relative path starts at the file's own directory."""
+    share: list[str] = []
+    """Paths of the machine that the replicas share; ``:rw`` lets the program write there."""
+    private: list[str] = []
+    """Directories of which each replica has a copy of its own."""
     env: dict[str, str] = {}
     """Variables set for the program besides those of ``crane run`` itself."""
     engine: dict[str, Any] = {}

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
-from crane import environment, mounts, native, procfs
+from crane import environment, mounts, native, ownership, procfs
 from crane.child import Child
 from crane.config import NodeConfig
 from crane.errors import CraneError
@@ -104,6 +104,11 @@ def start(
             env=environment.with_interposer(config.env, f"{mounts.CONTROL_DIR}/{library}"),
             cwd=config.cwd,
             hidden=hidden,
+            shared=[ownership.share(one) for one in config.share],
+            private=[
+                (path, os.path.relpath(copy, layers))
+                for path, copy in ownership.copies(config, layers.parent).items()
+            ],
             limits=[list(one) for one in environment.limit_numbers(config.limits)],
             uid=config.uid,
             gid=config.gid,

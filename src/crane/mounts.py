@@ -14,6 +14,8 @@ other file systems     an overlay each (``/home``, ``/tmp`` on tmpfs, a
 ``/proc``, ``/sys``    new, of the replica's own namespaces; ``/sys`` read-only
 ``/dev``               new: null, zero, full, random, urandom, tty, pts, shm
 ``/.crane``            the segment, the interposer and the output file
+shared paths           the machine's own, read-only or, if asked, to be written
+private paths          an overlay over the copy in the replica's state directory
 state, run directory   empty: they differ between replicas
 =====================  ====================================================
 
@@ -21,11 +23,15 @@ Without root the kernel refuses an overlay over ``/`` (it would uncover what is
 mounted below it), so each directory of ``/`` gets its own. Option texts hold
 only relative paths, because a program can read them in ``/proc/self/mounts``
 and they must not differ between replicas.
+
+``places.json`` beside the layers says over which directory each lies, for those
+who look at them from outside.
 """
 
 from __future__ import annotations
 
 import errno
+import json
 import os
 import shutil
 from collections.abc import Callable, Iterable
@@ -37,6 +43,9 @@ from crane import linux
 
 CONTROL_DIR = "/.crane"
 """Where the replica's program finds what it shares with the node."""
+
+PLACES = "places.json"
+"""The file beside the layers: the layer's name to the directory that it lies over."""
 
 _OWN = ("/proc", "/sys", "/dev")
 _DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
@@ -131,6 +140,16 @@ class Layout:
     hidden: tuple[str, ...]
     privileged: bool
     """Whether this is root's own namespace, not a user namespace of ours."""
+    shared: tuple[tuple[str, bool], ...] = ()
+    """Paths of the machine itself, and whether the program may write there."""
+    private: tuple[tuple[str, str], ...] = ()
+    """Directories that are the replica's own, and the copy of each, relative to ``layers``."""
+
+    @property
+    def apart(self) -> list[str]:
+        """Paths that do not come from the layers over the machine's file systems."""
+        owned = (path for path, _ in self.private)
+        return [*self.hidden, *owned, *(path for path, _ in self.shared)]
 
 
 def wipe(path: Path) -> None:
@@ -181,12 +200,22 @@ def enter(layout: Layout, warn: Callable[[str], None]) -> None:
 def _build(layout: Layout, mounts: list[MountPoint], warn: Callable[[str], None]) -> None:
     """Mount everything on ``merged`` in the layers' directory, which is the cwd."""
     Path("merged").mkdir(exist_ok=True)
+    places: dict[str, str] = {}
     if layout.privileged:
         overlay("/", "merged", "root", privileged=True)
-        for number, path in enumerate(submounts(mounts, layout.hidden)):
+        places["root"] = "/"
+        for number, path in enumerate(submounts(mounts, layout.apart)):
+            places[f"mount{number}"] = path
             _cover(path, f"merged{path}", f"mount{number}", warn, privileged=True)
     else:
-        _root_of_directories(warn)
+        places |= _root_of_directories(warn)
+    for number, (path, copy) in enumerate(layout.private):
+        places[f"private{number}"] = path
+        Path(f"merged{path}").mkdir(parents=True, exist_ok=True)
+        overlay(copy, f"merged{path}", f"private{number}", privileged=layout.privileged)
+    for path, writable in layout.shared:
+        _share(path, f"merged{path}", writable=writable)
+    Path(PLACES).write_text(json.dumps(places))
     _system("merged", warn)
     _control(layout)
     for path in layout.hidden:
@@ -246,9 +275,27 @@ def bind_readonly(path: str, target: str) -> None:
     linux.mount("none", target, None, linux.MS_BIND | linux.MS_REMOUNT | linux.MS_RDONLY | kept)
 
 
-def _root_of_directories(warn: Callable[[str], None]) -> None:
-    """Without root: an empty root, and in it each entry of ``/`` for itself."""
+def _share(path: str, target: str, *, writable: bool) -> None:
+    """Show the machine's own ``path``, without a layer of the replica's."""
+    if not Path(target).exists():
+        Path(target).parent.mkdir(parents=True, exist_ok=True)
+        if Path(path).is_dir():
+            Path(target).mkdir()
+        else:
+            Path(target).touch()
+    if writable:
+        linux.mount(path, target, None, linux.MS_BIND | linux.MS_REC)
+    else:
+        bind_readonly(path, target)
+
+
+def _root_of_directories(warn: Callable[[str], None]) -> dict[str, str]:
+    """Without root: an empty root, and in it each entry of ``/`` for itself.
+
+    Returns which layer lies over which.
+    """
     linux.mount("none", "merged", "tmpfs", 0, "mode=0755,size=1m")
+    places = {}
     for number, name in enumerate(sorted(entry.name for entry in Path("/").iterdir())):
         source, target = Path("/") / name, Path("merged") / name
         if str(source) in (*_OWN, CONTROL_DIR):
@@ -257,10 +304,12 @@ def _root_of_directories(warn: Callable[[str], None]) -> None:
             target.symlink_to(source.readlink())
         elif source.is_dir():
             target.mkdir()
+            places[f"top{number}"] = str(source)
             _cover(str(source), str(target), f"top{number}", warn, privileged=False)
         else:
             target.touch()
             bind_readonly(str(source), str(target))
+    return places
 
 
 def _system(root: str, warn: Callable[[str], None]) -> None:

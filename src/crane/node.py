@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from crane import config as configuration
-from crane import environment, hang, launch, native, procfs
+from crane import environment, hang, launch, native, ownership, procfs
 from crane.admin import AdminServer
 from crane.child import Child, describe_exit
 from crane.config import NodeConfig
@@ -158,6 +158,7 @@ class Node:
         core = native.core()
         log_dir = self._state / "log"
         log_dir.mkdir(mode=0o700, exist_ok=True)
+        ownership.prepare(self._config, self._state, fresh=not any(log_dir.glob("log-*.seg")))
         self._shared.create(native.interposer_path())
         text = configuration.engine_config(
             self._config, log_dir=log_dir, segment=self._shared.segment

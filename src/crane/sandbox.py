@@ -63,6 +63,10 @@ class Spec:
     """``[resource, soft, hard]`` each."""
     uid: int | None = None
     gid: int | None = None
+    shared: list[tuple[str, bool]] = field(default_factory=list)
+    """Paths of the machine itself, and whether the program may write there."""
+    private: list[tuple[str, str]] = field(default_factory=list)
+    """Directories of the replica's own, and their copies relative to ``layers``."""
     remove: list[str] = field(default_factory=list)
     """Directories the keeper removes when the node died."""
 
@@ -197,6 +201,8 @@ def _prepare(spec: Spec, *, privileged: bool) -> None:
             output=spec.output,
             hidden=tuple(spec.hidden),
             privileged=privileged,
+            shared=tuple((path, writable) for path, writable in spec.shared),
+            private=tuple((path, copy) for path, copy in spec.private),
         ),
         lambda text: _report(spec, event="warning", message=text),
     )

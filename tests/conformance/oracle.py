@@ -2,7 +2,7 @@
 
 How to add a family of calls:
 
-* Write ``cases/<family>.c``. It includes ``conformance.h`` and has any number of
+* Write ``cases/<family>.c`` (or ``.cc``). It includes ``conformance.h`` and has any number of
   ``CASE(name) { ... }``; each prints what it saw with ``result``, ``code``,
   ``call`` and their like, one line each: ``name: what = result``.
 * A case must print the same whenever it is run natively: let it force the order
@@ -23,6 +23,7 @@ How to add a family of calls:
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import os
 import shutil
 import struct
@@ -38,7 +39,7 @@ from crane.verify.replay import Execution, execute
 CASES = Path(__file__).parent / "cases"
 SECONDS = 20
 """Virtual seconds of the log."""
-NATIVE_TIMEOUT = 30.0
+NATIVE_TIMEOUT = 20.0
 REPLAY_TIMEOUT = 60.0
 
 _START = 1_700_000_000 * 10**9
@@ -51,10 +52,11 @@ _MAGIC = b"CRANEEP1"
 
 def compile_case(source: Path, directory: Path) -> Path:
     """The program of a family of cases."""
-    compiler = shutil.which("cc")
-    assert compiler is not None, "a C compiler is needed"
+    name, standard = ("c++", "gnu++17") if source.suffix == ".cc" else ("cc", "gnu17")
+    compiler = shutil.which(name)
+    assert compiler is not None, f"{name} is needed"
     program = directory / source.stem
-    flags = ["-std=gnu17", "-O1", "-Wall", "-Wextra", "-Werror", "-pthread", "-I", str(CASES)]
+    flags = [f"-std={standard}", "-O1", "-Wall", "-Wextra", "-Werror", "-pthread", "-I", str(CASES)]
     subprocess.run([compiler, *flags, "-o", program, source, "-lrt", "-ldl"], check=True)
     return program
 
@@ -107,9 +109,4 @@ def interposed(
 
 def with_quantum(made: recording.Recording, quantum: int) -> recording.Recording:
     """The same recording with another quantum."""
-    return recording.Recording(
-        config=structs.replace(made.config, quantum=quantum),
-        epochs=made.epochs,
-        count=made.count,
-        live=made.live,
-    )
+    return dataclasses.replace(made, config=structs.replace(made.config, quantum=quantum))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from oracle import CASES, compile_case, interposed, native, write_log
 
-FAMILIES = sorted(CASES.glob("*.c"))
+FAMILIES = sorted([*CASES.glob("*.c"), *CASES.glob("*.cc")])
 
 
 @pytest.fixture(scope="module")

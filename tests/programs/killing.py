@@ -15,9 +15,9 @@ from pathlib import Path
 from program import Address, Program, Replica, Size, WrongAnswerError
 from writers import Writers
 
+from crane import layers
 from crane.chaos.cluster import Cluster, free_port, wait_for
 from crane.errors import CraneError
-from crane.verify import files
 
 _ANSWERS_SECONDS = 60.0
 _SETTLE_SECONDS = 60.0
@@ -230,7 +230,7 @@ class _Check:
         def same_files() -> bool:
             found = [self._files(number) for number in self.addresses]
             differing[:] = [
-                line for other in found[1:] for line in files.differences(found[0], other)
+                line for other in found[1:] for line in layers.differences(found[0], other)
             ]
             return not differing
 
@@ -251,28 +251,19 @@ class _Check:
     def _directory(self, number: int) -> Path:
         return self.cluster.state / "replicas" / str(number)
 
-    def _places(self) -> dict[str, Path]:
-        hidden = [str(self.cluster.state / "replicas"), str(self.cluster.directory.path.parent)]
-        return {name: Path(path) for name, path in files.layer_places(hidden).items()}
-
     def _replica(self, number: int) -> Replica:
-        directory = self._directory(number)
         return Replica(
             number=number,
             address=self.addresses[number],
             said=self._said(number).decode(errors="replace"),
-            layers={
-                str(path): directory / "files" / name / "upper"
-                for name, path in self._places().items()
-            },
+            layers=self._directory(number) / "files",
         )
 
-    def _files(self, number: int) -> files.Files:
-        places = {name: str(path) for name, path in self._places().items()}
+    def _files(self, number: int) -> layers.Files:
         for _ in range(20):
             # A file may go while it is looked at.
             with suppress(FileNotFoundError):
-                return files.written(self._directory(number) / "files", places) or {}
+                return layers.written(self._directory(number) / "files") or {}
         return {}
 
 

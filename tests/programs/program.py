@@ -17,6 +17,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from crane import layers
+
 Address = tuple[str, int]
 
 
@@ -56,14 +58,14 @@ class Replica:
     address: Address
     said: str
     """What its program wrote to standard output and error since its last start."""
-    layers: Mapping[str, Path]
-    """Where the machine's files were laid over: directory to private layer."""
+    layers: Path
+    """The directory of its private layers."""
 
     def written(self, path: Path) -> Path:
         """Where the file that the program wrote as ``path`` is found from outside."""
-        places = [one for one in self.layers if path.is_relative_to(one)]
-        place = max(places, key=len)
-        return self.layers[place] / path.relative_to(place)
+        found = layers.where(self.layers, str(path))
+        assert found is not None, f"{path} is not over a layer"
+        return found
 
 
 class Client(ABC):

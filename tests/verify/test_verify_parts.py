@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from crane.verify import comparison, disturbance, files, http, lines, operations, places, traces
+from crane import layers
+from crane.verify import comparison, disturbance, http, lines, operations, places, traces
 from crane.verify.load import Lost
 
 ROOT = Path(__file__).parents[2]
@@ -36,10 +37,11 @@ class Layers:
         self.upper = base / "root" / "upper"
         self.upper.mkdir(parents=True)
         (base / "root" / "work").mkdir()
+        (base / "places.json").write_text('{"root": "/"}')
         self.base = base
 
-    def written(self) -> files.Files:
-        found = files.written(self.base, {"root": "/"})
+    def written(self) -> layers.Files:
+        found = layers.written(self.base)
         assert found is not None
         return found
 
@@ -57,42 +59,42 @@ def test_equal_files_have_equal_digests_whatever_their_times(pair: tuple[Layers,
         os.mkfifo(one.upper / "pipe")
         os.utime(one.upper / "var" / "data", (number, number))
     left, right = (one.written() for one in pair)
-    assert files.digest(left) == files.digest(right)
+    assert layers.digest(left) == layers.digest(right)
     assert {path: one.kind for path, one in left.items()} == {
         "/link": "link",
         "/pipe": "pipe",
         "/var": "directory",
         "/var/data": "file",
     }
-    assert files.differences(left, right) == []
+    assert layers.differences(left, right) == []
 
 
 def test_differences_of_files_are_named(pair: tuple[Layers, Layers]) -> None:
     one, other = pair
-    for layers, text in ((one, "abc"), (other, "abd")):
-        (layers.upper / "same").write_text("same")
-        (layers.upper / "content").write_text(text)
-        (layers.upper / "length").write_text("short")
-        (layers.upper / "mode").touch()
+    for side, text in ((one, "abc"), (other, "abd")):
+        (side.upper / "same").write_text("same")
+        (side.upper / "content").write_text(text)
+        (side.upper / "length").write_text("short")
+        (side.upper / "mode").touch()
     (other.upper / "mode").chmod(0o600)
     (other.upper / "length").write_text("longer than the other")
     (one.upper / "only").mkdir()
     (one.upper / "kind").mkdir()
     (other.upper / "kind").touch()
     left, right = one.written(), other.written()
-    assert files.differences(left, right) == [
+    assert layers.differences(left, right) == [
         "/content has another content",
         "/kind is a directory in the first, a file in the second",
         f"/length has {left['/length'].size} bytes in the first, 21 in the second",
         "/mode has another mode or owner",
         "/only exists only in the first",
     ]
-    assert files.digest(left) != files.digest(right)
+    assert layers.digest(left) != layers.digest(right)
 
 
 def test_layers_that_cannot_be_seen_are_not_taken_for_empty(tmp_path: Path) -> None:
-    assert files.written(tmp_path, {}) is None
-    assert files.digest(None) is None
+    assert layers.written(tmp_path) is None
+    assert layers.digest(None) is None
     assert Layers(tmp_path).written() == {}
 
 

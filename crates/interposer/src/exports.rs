@@ -11,12 +11,17 @@
 // The contract of every row is that of the C function of the same name.
 #![allow(clippy::missing_safety_doc)]
 
+use crate::barrier::{self, Barrier};
+use crate::condvar::{self, Cond};
+use crate::mutex::{self, Mutex};
+use crate::objects::Limit;
 use crate::raw::fail;
 use crate::refuse::{self, Unsupported};
-use crate::sync::{Barrier, Cond, Mutex, RwLock, Semaphore};
+use crate::rwlock::{self, RwLock};
+use crate::semaphore::{self, Semaphore};
 use crate::{
-    clock, control, dynamic, exec, fds, files, messages, options, polling, process, random,
-    signals, sockets, sync, threads, transfer,
+    c11, cancel, clock, control, dynamic, exec, fds, files, messages, once, options, polling,
+    priorities, process, random, signals, sockets, spinlock, threads, transfer,
 };
 use core::ffi::{CStr, c_char, c_int, c_long, c_uint, c_ulong, c_void};
 use core::ptr::null;
@@ -101,6 +106,30 @@ interposed! {
         fn pthread_yield() -> c_int { threads::sched_yield() }
         /// The signal is taken in the target's next turn.
         fn pthread_kill(thread: pthread_t, signal: c_int) -> c_int { threads::kill(thread, signal) }
+        /// Acted upon in the target's turn, at a cancellation point.
+        fn pthread_cancel(thread: pthread_t) -> c_int { cancel::cancel(thread) }
+        /// Kept in the schedule's record of the thread.
+        fn pthread_setcancelstate(state: c_int, old: *mut c_int) -> c_int { cancel::set_state(state, old) }
+        /// Asynchronous: acted upon in whatever operation the thread is in.
+        fn pthread_setcanceltype(kind: c_int, old: *mut c_int) -> c_int { cancel::set_type(kind, old) }
+        /// A cancellation point.
+        fn pthread_testcancel() { cancel::test() }
+        /// The detached state is the one that the program gave.
+        fn pthread_getattr_np(thread: pthread_t, to: *mut libc::pthread_attr_t) -> c_int { threads::getattr(thread, to) }
+        /// Kept and without effect.
+        fn pthread_setschedparam(thread: pthread_t, policy: c_int, to: *const libc::sched_param) -> c_int { priorities::set(thread, policy, to) }
+        /// What was set.
+        fn pthread_getschedparam(thread: pthread_t, policy: *mut c_int, to: *mut libc::sched_param) -> c_int { priorities::get(thread, policy, to) }
+        /// Kept and without effect.
+        fn pthread_setschedprio(thread: pthread_t, priority: c_int) -> c_int { priorities::set_priority(thread, priority) }
+        /// Kept and without effect.
+        fn sched_setscheduler(pid: pid_t, policy: c_int, to: *const libc::sched_param) -> c_int { priorities::set_of(pid, policy, to) }
+        /// What was set.
+        fn sched_getscheduler(pid: pid_t) -> c_int { priorities::policy_of(pid) }
+        /// Kept and without effect.
+        fn sched_setparam(pid: pid_t, to: *const libc::sched_param) -> c_int { priorities::set_priority_of(pid, to) }
+        /// What was set.
+        fn sched_getparam(pid: pid_t, to: *mut libc::sched_param) -> c_int { priorities::priority_of(pid, to) }
         /// One CPU is shown on every machine.
         fn sched_getaffinity(_pid: pid_t, size: size_t, mask: *mut u8) -> c_int { threads::getaffinity(size, mask) }
         /// Accepted and without effect.
@@ -113,102 +142,179 @@ interposed! {
         fn sched_getcpu() -> c_int { 0 }
     }
     locks {
+        /// Kind, sharing, robustness and protocol of its attributes.
+        fn pthread_mutex_init(m: *mut Mutex, attr: *const libc::pthread_mutexattr_t) -> c_int { mutex::init(m, attr) }
         /// All kinds; the waiters are served first come, first served.
-        fn pthread_mutex_lock(m: *mut Mutex) -> c_int { sync::mutex_lock(m) }
+        fn pthread_mutex_lock(m: *mut Mutex) -> c_int { mutex::lock(m) }
         /// Deterministic result.
-        fn pthread_mutex_trylock(m: *mut Mutex) -> c_int { sync::mutex_trylock(m) }
+        fn pthread_mutex_trylock(m: *mut Mutex) -> c_int { mutex::trylock(m) }
         /// Until a virtual time.
         fn pthread_mutex_timedlock(m: *mut Mutex, at: *const timespec) -> c_int {
-            sync::mutex_timedlock(m, libc::CLOCK_REALTIME, at)
+            mutex::timedlock(m, libc::CLOCK_REALTIME, at)
         }
         /// Until a virtual time on a given clock.
         fn pthread_mutex_clocklock(m: *mut Mutex, id: c_int, at: *const timespec) -> c_int {
-            sync::mutex_timedlock(m, id, at)
+            mutex::timedlock(m, id, at)
         }
         /// Wakes the longest waiter.
-        fn pthread_mutex_unlock(m: *mut Mutex) -> c_int { sync::mutex_unlock(m) }
-        /// EBUSY while locked.
-        fn pthread_mutex_destroy(m: *mut Mutex) -> c_int { sync::mutex_destroy(m) }
+        fn pthread_mutex_unlock(m: *mut Mutex) -> c_int { mutex::unlock(m) }
+        /// EBUSY while in use.
+        fn pthread_mutex_destroy(m: *mut Mutex) -> c_int { mutex::destroy(m) }
+        /// After the death of its owner.
+        fn pthread_mutex_consistent(m: *mut Mutex) -> c_int { mutex::consistent(m) }
+        /// As pthread_mutex_consistent.
+        fn pthread_mutex_consistent_np(m: *mut Mutex) -> c_int { mutex::consistent(m) }
+        /// Kept and without effect.
+        fn pthread_mutex_getprioceiling(m: *const Mutex, to: *mut c_int) -> c_int { mutex::getprioceiling(m, to) }
+        /// Kept and without effect.
+        fn pthread_mutex_setprioceiling(m: *mut Mutex, ceiling: c_int, old: *mut c_int) -> c_int { mutex::setprioceiling(m, ceiling, old) }
         /// With the clock and sharing of its attributes.
-        fn pthread_cond_init(c: *mut Cond, attr: *const libc::pthread_condattr_t) -> c_int { sync::cond_init(c, attr) }
+        fn pthread_cond_init(c: *mut Cond, attr: *const libc::pthread_condattr_t) -> c_int { condvar::init(c, attr) }
         /// Nothing to give back.
         fn pthread_cond_destroy(_c: *mut Cond) -> c_int { 0 }
         /// First come, first served.
-        fn pthread_cond_wait(c: *mut Cond, m: *mut Mutex) -> c_int { sync::cond_wait(c, m, -1, null()) }
+        fn pthread_cond_wait(c: *mut Cond, m: *mut Mutex) -> c_int { condvar::wait(c, m, -1, null()) }
         /// Until a virtual time.
         fn pthread_cond_timedwait(c: *mut Cond, m: *mut Mutex, at: *const timespec) -> c_int {
-            sync::cond_wait(c, m, -1, at)
+            condvar::wait(c, m, -1, at)
         }
         /// Until a virtual time on a given clock.
         fn pthread_cond_clockwait(c: *mut Cond, m: *mut Mutex, id: c_int, at: *const timespec) -> c_int {
-            sync::cond_wait(c, m, id, at)
+            if id < 0 { return libc::EINVAL; }
+            condvar::wait(c, m, id, at)
         }
         /// Wakes the longest waiter.
-        fn pthread_cond_signal(c: *mut Cond) -> c_int { sync::cond_signal(c) }
+        fn pthread_cond_signal(c: *mut Cond) -> c_int { condvar::signal(c) }
         /// Wakes all in order.
-        fn pthread_cond_broadcast(c: *mut Cond) -> c_int { sync::cond_broadcast(c) }
+        fn pthread_cond_broadcast(c: *mut Cond) -> c_int { condvar::broadcast(c) }
         /// With the kind and sharing of its attributes.
-        fn pthread_rwlock_init(l: *mut RwLock, attr: *const libc::pthread_rwlockattr_t) -> c_int { sync::rwlock_init(l, attr) }
+        fn pthread_rwlock_init(l: *mut RwLock, attr: *const libc::pthread_rwlockattr_t) -> c_int { rwlock::init(l, attr) }
         /// Nothing to give back.
         fn pthread_rwlock_destroy(_l: *mut RwLock) -> c_int { 0 }
         /// Shared.
-        fn pthread_rwlock_rdlock(l: *mut RwLock) -> c_int { sync::rwlock_take(l, false, true, 0, null()) }
+        fn pthread_rwlock_rdlock(l: *mut RwLock) -> c_int { rwlock::take(l, false, Limit::Forever) }
         /// Shared, without waiting.
-        fn pthread_rwlock_tryrdlock(l: *mut RwLock) -> c_int { sync::rwlock_take(l, false, false, 0, null()) }
+        fn pthread_rwlock_tryrdlock(l: *mut RwLock) -> c_int { rwlock::take(l, false, Limit::Try) }
         /// Shared, until a virtual time.
-        fn pthread_rwlock_timedrdlock(l: *mut RwLock, at: *const timespec) -> c_int { sync::rwlock_take(l, false, true, 0, at) }
+        fn pthread_rwlock_timedrdlock(l: *mut RwLock, at: *const timespec) -> c_int { rwlock::take(l, false, Limit::Until(libc::CLOCK_REALTIME, at)) }
         /// Shared, until a virtual time on a given clock.
-        fn pthread_rwlock_clockrdlock(l: *mut RwLock, id: c_int, at: *const timespec) -> c_int { sync::rwlock_take(l, false, true, id, at) }
+        fn pthread_rwlock_clockrdlock(l: *mut RwLock, id: c_int, at: *const timespec) -> c_int { rwlock::take(l, false, Limit::Until(id, at)) }
         /// Exclusive.
-        fn pthread_rwlock_wrlock(l: *mut RwLock) -> c_int { sync::rwlock_take(l, true, true, 0, null()) }
+        fn pthread_rwlock_wrlock(l: *mut RwLock) -> c_int { rwlock::take(l, true, Limit::Forever) }
         /// Exclusive, without waiting.
-        fn pthread_rwlock_trywrlock(l: *mut RwLock) -> c_int { sync::rwlock_take(l, true, false, 0, null()) }
+        fn pthread_rwlock_trywrlock(l: *mut RwLock) -> c_int { rwlock::take(l, true, Limit::Try) }
         /// Exclusive, until a virtual time.
-        fn pthread_rwlock_timedwrlock(l: *mut RwLock, at: *const timespec) -> c_int { sync::rwlock_take(l, true, true, 0, at) }
+        fn pthread_rwlock_timedwrlock(l: *mut RwLock, at: *const timespec) -> c_int { rwlock::take(l, true, Limit::Until(libc::CLOCK_REALTIME, at)) }
         /// Exclusive, until a virtual time on a given clock.
-        fn pthread_rwlock_clockwrlock(l: *mut RwLock, id: c_int, at: *const timespec) -> c_int { sync::rwlock_take(l, true, true, id, at) }
+        fn pthread_rwlock_clockwrlock(l: *mut RwLock, id: c_int, at: *const timespec) -> c_int { rwlock::take(l, true, Limit::Until(id, at)) }
         /// Wakes all waiters when free.
-        fn pthread_rwlock_unlock(l: *mut RwLock) -> c_int { sync::rwlock_unlock(l) }
-        /// Private or shared.
-        fn sem_init(s: *mut Semaphore, shared: c_int, value: c_uint) -> c_int { sync::sem_init(s, shared, value) }
+        fn pthread_rwlock_unlock(l: *mut RwLock) -> c_int { rwlock::unlock(l) }
+        /// Private or shared; named ones are the C library's, over these.
+        fn sem_init(s: *mut Semaphore, shared: c_int, value: c_uint) -> c_int { semaphore::init(s, shared, value) }
         /// Nothing to give back.
         fn sem_destroy(_s: *mut Semaphore) -> c_int { 0 }
         /// First come, first served; EINTR by a signal.
-        fn sem_wait(s: *mut Semaphore) -> c_int { sync::sem_wait(s, 0, null()) }
+        fn sem_wait(s: *mut Semaphore) -> c_int { semaphore::wait(s, Limit::Forever) }
         /// Until a virtual time.
-        fn sem_timedwait(s: *mut Semaphore, at: *const timespec) -> c_int { sync::sem_wait(s, libc::CLOCK_REALTIME, at) }
+        fn sem_timedwait(s: *mut Semaphore, at: *const timespec) -> c_int { semaphore::wait(s, Limit::Until(libc::CLOCK_REALTIME, at)) }
         /// Until a virtual time on a given clock.
-        fn sem_clockwait(s: *mut Semaphore, id: c_int, at: *const timespec) -> c_int { sync::sem_wait(s, id, at) }
+        fn sem_clockwait(s: *mut Semaphore, id: c_int, at: *const timespec) -> c_int { semaphore::wait(s, Limit::Until(id, at)) }
         /// Deterministic result.
-        fn sem_trywait(s: *mut Semaphore) -> c_int { sync::sem_trywait(s) }
+        fn sem_trywait(s: *mut Semaphore) -> c_int { semaphore::trywait(s) }
         /// Wakes the longest waiter.
-        fn sem_post(s: *mut Semaphore) -> c_int { sync::sem_post(s) }
+        fn sem_post(s: *mut Semaphore) -> c_int { semaphore::post(s) }
         /// The value now.
-        fn sem_getvalue(s: *mut Semaphore, value: *mut c_int) -> c_int { sync::sem_getvalue(s, value) }
+        fn sem_getvalue(s: *mut Semaphore, value: *mut c_int) -> c_int { semaphore::getvalue(s, value) }
         /// Private or shared.
-        fn pthread_barrier_init(b: *mut Barrier, attr: *const libc::pthread_barrierattr_t, count: c_uint) -> c_int { sync::barrier_init(b, attr, count) }
+        fn pthread_barrier_init(b: *mut Barrier, attr: *const libc::pthread_barrierattr_t, count: c_uint) -> c_int { barrier::init(b, attr, count) }
         /// Nothing to give back.
         fn pthread_barrier_destroy(_b: *mut Barrier) -> c_int { 0 }
         /// The last to arrive is the serial thread.
-        fn pthread_barrier_wait(b: *mut Barrier) -> c_int { sync::barrier_wait(b) }
-        /// Unlocked.
-        fn pthread_spin_init(l: *mut u32, _shared: c_int) -> c_int { *l = 0; 0 }
+        fn pthread_barrier_wait(b: *mut Barrier) -> c_int { barrier::wait(b) }
+        /// Private or shared.
+        fn pthread_spin_init(l: *mut u32, shared: c_int) -> c_int { spinlock::init(l, shared) }
         /// Nothing to give back.
         fn pthread_spin_destroy(_l: *mut u32) -> c_int { 0 }
         /// Waits in the queue instead of spinning.
-        fn pthread_spin_lock(l: *mut u32) -> c_int { sync::spin_lock(l, true) }
+        fn pthread_spin_lock(l: *mut u32) -> c_int { spinlock::lock(l, true) }
         /// Deterministic result.
-        fn pthread_spin_trylock(l: *mut u32) -> c_int { sync::spin_lock(l, false) }
-        /// Wakes the longest waiter.
-        fn pthread_spin_unlock(l: *mut u32) -> c_int { sync::spin_unlock(l) }
-        /// Others wait in the queue.
-        fn pthread_once(control: *mut i32, routine: extern "C" fn()) -> c_int { sync::once(control, routine) }
+        fn pthread_spin_trylock(l: *mut u32) -> c_int { spinlock::lock(l, false) }
+        /// Lets the waiters try again.
+        fn pthread_spin_unlock(l: *mut u32) -> c_int { spinlock::unlock(l) }
+        /// Others wait in the queue; begun anew when it ended by an exception or cancellation.
+        fn pthread_once(control: *mut i32, routine: extern "C" fn()) -> c_int { once::once(control, routine) }
         /// Initialisation of C++ statics.
-        fn __cxa_guard_acquire(guard: *mut u8) -> c_int { sync::guard_acquire(guard) }
+        fn __cxa_guard_acquire(guard: *mut u8) -> c_int { once::guard_acquire(guard) }
         /// Initialisation of C++ statics.
-        fn __cxa_guard_release(guard: *mut u8) { sync::guard_release(guard, true) }
+        fn __cxa_guard_release(guard: *mut u8) { once::guard_release(guard, true) }
         /// Initialisation of C++ statics.
-        fn __cxa_guard_abort(guard: *mut u8) { sync::guard_release(guard, false) }
+        fn __cxa_guard_abort(guard: *mut u8) { once::guard_release(guard, false) }
+        /// An old name of pthread_mutex_init.
+        fn __pthread_mutex_init(m: *mut Mutex, attr: *const libc::pthread_mutexattr_t) -> c_int { mutex::init(m, attr) }
+        /// An old name of pthread_mutex_destroy.
+        fn __pthread_mutex_destroy(m: *mut Mutex) -> c_int { mutex::destroy(m) }
+        /// An old name of pthread_mutex_lock.
+        fn __pthread_mutex_lock(m: *mut Mutex) -> c_int { mutex::lock(m) }
+        /// An old name of pthread_mutex_trylock.
+        fn __pthread_mutex_trylock(m: *mut Mutex) -> c_int { mutex::trylock(m) }
+        /// An old name of pthread_mutex_unlock.
+        fn __pthread_mutex_unlock(m: *mut Mutex) -> c_int { mutex::unlock(m) }
+        /// An old name of pthread_rwlock_init.
+        fn __pthread_rwlock_init(l: *mut RwLock, attr: *const libc::pthread_rwlockattr_t) -> c_int { rwlock::init(l, attr) }
+        /// An old name of pthread_rwlock_destroy.
+        fn __pthread_rwlock_destroy(_l: *mut RwLock) -> c_int { 0 }
+        /// An old name of pthread_rwlock_rdlock.
+        fn __pthread_rwlock_rdlock(l: *mut RwLock) -> c_int { rwlock::take(l, false, Limit::Forever) }
+        /// An old name of pthread_rwlock_tryrdlock.
+        fn __pthread_rwlock_tryrdlock(l: *mut RwLock) -> c_int { rwlock::take(l, false, Limit::Try) }
+        /// An old name of pthread_rwlock_wrlock.
+        fn __pthread_rwlock_wrlock(l: *mut RwLock) -> c_int { rwlock::take(l, true, Limit::Forever) }
+        /// An old name of pthread_rwlock_trywrlock.
+        fn __pthread_rwlock_trywrlock(l: *mut RwLock) -> c_int { rwlock::take(l, true, Limit::Try) }
+        /// An old name of pthread_rwlock_unlock.
+        fn __pthread_rwlock_unlock(l: *mut RwLock) -> c_int { rwlock::unlock(l) }
+        /// An old name of pthread_once.
+        fn __pthread_once(control: *mut i32, routine: extern "C" fn()) -> c_int { once::once(control, routine) }
+    }
+    c11 {
+        /// As pthread_create.
+        fn thrd_create(thread: *mut pthread_t, start: c11::Start, arg: *mut c_void) -> c_int { c11::create(thread, start, arg) }
+        /// As pthread_join.
+        fn thrd_join(thread: pthread_t, result: *mut c_int) -> c_int { c11::join(thread, result) }
+        /// As pthread_detach.
+        fn thrd_detach(thread: pthread_t) -> c_int { c11::result(threads::detach(thread)) }
+        /// As pthread_exit.
+        fn thrd_exit(result: c_int) { threads::exit(result as isize as *mut c_void) }
+        /// As sched_yield.
+        fn thrd_yield() { threads::sched_yield(); }
+        /// In virtual time.
+        fn thrd_sleep(length: *const timespec, rest: *mut timespec) -> c_int { c11::slept(clock::nanosleep(length, rest)) }
+        /// Plain, timed or recursive.
+        fn mtx_init(m: *mut Mutex, kind: c_int) -> c_int { c11::mtx_init(m, kind) }
+        /// As pthread_mutex_lock.
+        fn mtx_lock(m: *mut Mutex) -> c_int { c11::result(mutex::lock(m)) }
+        /// As pthread_mutex_timedlock.
+        fn mtx_timedlock(m: *mut Mutex, at: *const timespec) -> c_int { c11::result(mutex::timedlock(m, libc::CLOCK_REALTIME, at)) }
+        /// As pthread_mutex_trylock.
+        fn mtx_trylock(m: *mut Mutex) -> c_int { c11::result(mutex::trylock(m)) }
+        /// As pthread_mutex_unlock.
+        fn mtx_unlock(m: *mut Mutex) -> c_int { c11::result(mutex::unlock(m)) }
+        /// As pthread_mutex_destroy.
+        fn mtx_destroy(m: *mut Mutex) { mutex::destroy(m); }
+        /// As pthread_cond_init.
+        fn cnd_init(c: *mut Cond) -> c_int { c11::result(condvar::init(c, null())) }
+        /// As pthread_cond_wait.
+        fn cnd_wait(c: *mut Cond, m: *mut Mutex) -> c_int { c11::result(condvar::wait(c, m, -1, null())) }
+        /// As pthread_cond_timedwait.
+        fn cnd_timedwait(c: *mut Cond, m: *mut Mutex, at: *const timespec) -> c_int { c11::result(condvar::wait(c, m, -1, at)) }
+        /// As pthread_cond_signal.
+        fn cnd_signal(c: *mut Cond) -> c_int { c11::result(condvar::signal(c)) }
+        /// As pthread_cond_broadcast.
+        fn cnd_broadcast(c: *mut Cond) -> c_int { c11::result(condvar::broadcast(c)) }
+        /// Nothing to give back.
+        fn cnd_destroy(_c: *mut Cond) {}
+        /// As pthread_once.
+        fn call_once(control: *mut i32, routine: extern "C" fn()) { once::once(control, routine); }
     }
     time {
         /// The log's time.
@@ -504,8 +610,6 @@ interposed! {
         fn inotify_init() -> c_int { refuse::unsupported(Unsupported::Inotify) }
         /// File events come in real time: ENOSYS.
         fn inotify_init1(_flags: c_int) -> c_int { refuse::unsupported(Unsupported::Inotify) }
-        /// Not yet: returns ENOSYS.
-        fn pthread_cancel(_thread: pthread_t) -> c_int { refuse::unsupported(Unsupported::Cancel); libc::ENOSYS }
         /// Not yet: a child can be made by fork and exec. Returns ENOSYS.
         fn posix_spawn(_pid: *mut pid_t, _path: *const c_char, _actions: *const c_void, _attr: *const c_void, _argv: *const *const c_char, _envp: *const *const c_char) -> c_int { refuse::unsupported(Unsupported::Spawn); libc::ENOSYS }
         /// As posix_spawn.

@@ -17,6 +17,8 @@ pub(crate) struct Real {
     ) -> c_int,
     pub(crate) pthread_join: unsafe extern "C" fn(libc::pthread_t, *mut *mut c_void) -> c_int,
     pub(crate) pthread_exit: unsafe extern "C" fn(*mut c_void) -> !,
+    pub(crate) pthread_getattr_np:
+        unsafe extern "C" fn(libc::pthread_t, *mut libc::pthread_attr_t) -> c_int,
     pub(crate) fork: unsafe extern "C" fn() -> c_int,
     pub(crate) register_atfork: unsafe extern "C" fn(
         Option<unsafe extern "C" fn()>,
@@ -73,6 +75,7 @@ pub(crate) fn resolve() {
             pthread_create: find(c"pthread_create", c"GLIBC_2.34"),
             pthread_join: find(c"pthread_join", c"GLIBC_2.34"),
             pthread_exit: find(c"pthread_exit", c"GLIBC_2.2.5"),
+            pthread_getattr_np: find(c"pthread_getattr_np", c"GLIBC_2.32"),
             fork: find(c"fork", c"GLIBC_2.2.5"),
             register_atfork: find(c"__register_atfork", c"GLIBC_2.3.2"),
             fclose: find(c"fclose", c"GLIBC_2.2.5"),

@@ -27,8 +27,6 @@ pub(crate) enum Unsupported {
     SocketFamily = 6,
     /// A descriptor passed to a client outside over a Unix socket (SCM_RIGHTS).
     DescriptorPassing = 7,
-    /// pthread_cancel(3).
-    Cancel = 8,
     /// A thread that was made behind the interposer's back.
     Thread = 9,
     /// signalfd(2).

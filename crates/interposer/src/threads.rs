@@ -9,7 +9,7 @@ use crate::raw::sys;
 use crate::real::real;
 use crate::turn::{self, Op, begin};
 use crate::world::world;
-use crate::{raw, refuse, tls};
+use crate::{cancel, mutex, raw, refuse, tls};
 use core::ffi::{c_int, c_void};
 use core::sync::atomic::{AtomicU32, Ordering};
 use crane_channel::futex;
@@ -34,19 +34,33 @@ pub(crate) struct Thread {
     result: u64,
     detached: u32,
     /// 1: has run its last operation; its slot waits for a join.
-    ended: u32,
+    pub(crate) ended: u32,
     /// Next slot of the process's list of leavers.
     next_leaver: Slot,
     /// Rounds of key destructors seen, see [`last_call`].
     rounds: u32,
     /// Signals to be taken by this thread, bit n-1 for signal n.
     pub(crate) pending: u64,
+    /// See [`cancel`].
+    pub(crate) cancel: u32,
+    pub(crate) in_point: u32,
+    /// Bits that wake it while it is in a futex wait.
+    pub(crate) futex_bits: u32,
+    /// Who waits for this thread's end.
+    joiner: Slot,
+    /// 1 while it waits for a robust mutex.
+    pub(crate) awaits_robust: u32,
+    /// Latest initialiser that it runs, see [`crate::once`].
+    pub(crate) initialiser: u64,
+    /// As pthread_setschedparam(3) set them; nothing is scheduled by them.
+    pub(crate) policy: c_int,
+    pub(crate) priority: c_int,
 }
 
 /// prctl(2) option, since Linux 3.5.
 const PR_GET_TID_ADDRESS: usize = 40;
 
-type Start = extern "C" fn(*mut c_void) -> *mut c_void;
+pub(crate) type Start = extern "C" fn(*mut c_void) -> *mut c_void;
 
 /// Offset in the C library's thread structure of the word that the kernel
 /// clears at a thread's end; found once per process image, see [`find_tid_word`].
@@ -73,9 +87,17 @@ pub(crate) fn adopt_running(slot: Slot, process: u32) {
     tls::set_slot(slot);
 }
 
-/// Clears the record of a thread that a fork is about to make.
+/// Makes the record of a thread that a fork by the calling thread is about to
+/// make: it goes on within whatever its original is in.
 pub(crate) fn prepare_child(slot: Slot, process: u32) {
-    reset(&mut world().threads[slot as usize], process);
+    let w = world();
+    reset(&mut w.threads[slot as usize], process);
+    let original = &w.threads[tls::slot() as usize];
+    let (cancel, initialiser) = (original.cancel, original.initialiser);
+    let (policy, priority) = (original.policy, original.priority);
+    let t = &mut w.threads[slot as usize];
+    (t.cancel, t.initialiser) = (cancel, initialiser);
+    (t.policy, t.priority) = (policy, priority);
 }
 
 fn reset(t: &mut Thread, process: u32) {
@@ -126,6 +148,7 @@ pub(crate) unsafe fn create(
     reset(t, process);
     t.start = start as usize as u64;
     t.argument = argument as u64;
+    crate::priorities::inherit(me, slot);
 
     // Every thread is created joinable, so that its end can be awaited; the
     // program's wish is kept in our record.
@@ -142,6 +165,7 @@ pub(crate) unsafe fn create(
             pthread_attr_getdetachstate(attributes, &mut state);
             t.detached = (state == libc::PTHREAD_CREATE_DETACHED).into();
             libc::pthread_attr_setdetachstate(&mut own, libc::PTHREAD_CREATE_JOINABLE);
+            crate::priorities::from_attributes(attributes, &mut own, slot);
         }
         let mut handle: libc::pthread_t = 0;
         w.threads[me as usize].pinned += 1;
@@ -221,13 +245,23 @@ unsafe extern "C" fn last_call(_: *mut c_void) {
 }
 
 fn end(me: Slot) {
+    cancel::ends(me);
     begin(Op::ThreadEnd);
     let w = world();
     let process = w.threads[me as usize].process as usize;
+    let others = (1..w.scheduler.slots_end()).any(|slot| {
+        let t = &w.threads[slot as usize];
+        slot != me && t.process as usize == process && t.ended == 0 && w.scheduler.exists(slot)
+    });
+    if !others {
+        // The C library calls exit(3) next, which is an operation again.
+        return;
+    }
     let t = &mut w.threads[me as usize];
     t.ended = 1;
     t.next_leaver = w.processes[process].leavers;
     w.processes[process].leavers = me;
+    mutex::owners_died();
     turn::wake_all(end_key(me));
     tls::set_slot(0);
     // The slot stays taken, as a thread that is blocked for ever, until joined.
@@ -278,7 +312,7 @@ fn retire(slot: Slot) {
     w.scheduler.remove(slot);
 }
 
-fn find(thread: libc::pthread_t) -> Option<Slot> {
+pub(crate) fn find(thread: libc::pthread_t) -> Option<Slot> {
     let w = world();
     let process = w.threads[tls::slot() as usize].process;
     (1..w.scheduler.slots_end()).find(|&slot| {
@@ -298,17 +332,23 @@ pub(crate) unsafe fn join(
     let Some(slot) = find(thread) else {
         return libc::ESRCH;
     };
+    let t = &world().threads[slot as usize];
+    if deadline == Some(0) && t.ended == 0 {
+        return libc::EBUSY;
+    }
     if slot == me {
         return libc::EDEADLK;
     }
-    if world().threads[slot as usize].detached != 0 {
+    if t.detached != 0 || is_joiner(t.joiner, slot) {
         return libc::EINVAL;
     }
+    if is_joiner(slot, me) {
+        return libc::EDEADLK;
+    }
     while world().threads[slot as usize].ended == 0 {
-        if deadline == Some(0) {
-            return libc::EBUSY;
-        }
+        world().threads[slot as usize].joiner = me;
         if turn::wait(me, end_key(slot), deadline) == Wake::TimedOut {
+            world().threads[slot as usize].joiner = 0;
             return libc::ETIMEDOUT;
         }
     }
@@ -318,6 +358,12 @@ pub(crate) unsafe fn join(
     }
     retire(slot);
     0
+}
+
+/// Whether thread `joiner` really waits for the end of thread `slot`: one that
+/// was cancelled while it did is noted still.
+fn is_joiner(joiner: Slot, slot: Slot) -> bool {
+    joiner != 0 && world().scheduler.waits_for(joiner) == Some(end_key(slot))
 }
 
 /// pthread_detach(3).
@@ -330,6 +376,10 @@ pub(crate) fn detach(thread: libc::pthread_t) -> c_int {
     if t.detached != 0 {
         return libc::EINVAL;
     }
+    if is_joiner(t.joiner, slot) {
+        return 0;
+    }
+    let t = &mut world().threads[slot as usize];
     t.detached = 1;
     if t.ended != 0 {
         retire(slot);
@@ -341,11 +391,21 @@ pub(crate) fn detach(thread: libc::pthread_t) -> c_int {
 /// destructors, among them ours.
 pub(crate) unsafe fn exit(result: *mut c_void) -> ! {
     let me = begin(Op::ThreadExit);
+    // SAFETY: same contract.
+    unsafe { unwind(me, result) }
+}
+
+/// Ends the calling thread with `result`.
+///
+/// # Safety
+/// As pthread_exit(3).
+pub(crate) unsafe fn unwind(me: Slot, result: *mut c_void) -> ! {
     if me != 0 {
+        cancel::ends(me);
         world().threads[me as usize].result = result as u64;
         arm_exit_key();
     }
-    // SAFETY: same contract as ours.
+    // SAFETY: same contract.
     unsafe { (real().pthread_exit)(result) }
 }
 
@@ -360,6 +420,7 @@ pub(crate) fn drop_siblings(me: Slot, process: u32) {
         }
     }
     w.processes[process as usize].leavers = 0;
+    mutex::owners_died();
 }
 
 /// sched_yield(2), pthread_yield.
@@ -372,18 +433,38 @@ pub(crate) fn sched_yield() -> c_int {
 /// pthread_kill(3).
 pub(crate) fn kill(thread: libc::pthread_t, signal: c_int) -> c_int {
     let me = begin(Op::Kill);
+    if !(0..=64).contains(&signal) {
+        return libc::EINVAL;
+    }
     let Some(slot) = find(thread) else {
         return libc::ESRCH;
     };
-    if signal == 0 {
+    if signal == 0 || world().threads[slot as usize].ended != 0 {
         return 0;
-    }
-    if !(1..=64).contains(&signal) {
-        return libc::EINVAL;
     }
     crate::signals::post_to_thread(slot, signal as u32);
     crate::signals::deliver(me);
     0
+}
+
+/// pthread_getattr_np(3): what the C library says, but for the detached state,
+/// which is in our record.
+pub(crate) unsafe fn getattr(thread: libc::pthread_t, to: *mut libc::pthread_attr_t) -> c_int {
+    let me = begin(Op::ThreadCreate);
+    let Some(slot) = find(thread) else {
+        return libc::ESRCH;
+    };
+    // SAFETY: same contract; for the first thread it reads a file of /proc.
+    unsafe {
+        world().threads[me as usize].pinned += 1;
+        let code = (real().pthread_getattr_np)(thread, to);
+        let w = world();
+        w.threads[me as usize].pinned -= 1;
+        if code == 0 && w.threads[slot as usize].detached != 0 {
+            libc::pthread_attr_setdetachstate(to, libc::PTHREAD_CREATE_DETACHED);
+        }
+        code
+    }
 }
 
 /// sched_getaffinity(2): CPU 0, on every machine.

@@ -7,7 +7,7 @@
 
 use crate::raw::{self, line};
 use crate::world::{card, ensure_attached, header, world};
-use crate::{boundary, refuse, signals, threads, tls, trace};
+use crate::{boundary, cancel, refuse, signals, threads, tls, trace};
 use core::sync::atomic::{AtomicU32, Ordering};
 use crane_channel::futex;
 use crane_scheduler::{Attention, Next, Slot, Wake};
@@ -60,6 +60,7 @@ pub(crate) fn begin(op: Op) -> Slot {
     if trace::wanted() {
         trace::record(op as u32);
     }
+    note(me, op);
     let scheduler = &mut world().scheduler;
     let attention = scheduler.tick(op as u32);
     // For whoever looks on from outside, see `docs/operating.md`.
@@ -68,7 +69,23 @@ pub(crate) fn begin(op: Op) -> Slot {
     if attention {
         attend(me);
     }
+    if cancel::is_point(op) {
+        cancel::act_if_asked(me);
+    }
     me
+}
+
+/// As [`begin`], of an operation on an object in the program's memory.
+#[inline]
+pub(crate) fn begin_on<T>(op: Op, object: *const T) -> Slot {
+    let _ = object;
+    begin(op)
+}
+
+/// Notes what the calling thread does: in a wait of which operation it is.
+#[inline]
+pub(crate) fn note(me: Slot, op: Op) {
+    world().threads[me as usize].in_point = cancel::point_of(op);
 }
 
 #[cold]
@@ -89,6 +106,7 @@ fn attend(me: Slot) {
         }
     }
     boundary::flush_if_due();
+    cancel::act_anywhere(me);
     signals::deliver(me);
 }
 
@@ -99,6 +117,7 @@ pub(crate) fn yield_now(me: Slot) {
     }
     let next = world().scheduler.rotate();
     follow(next, me);
+    cancel::act_anywhere(me);
 }
 
 /// Waits for `key` (0: for a direct wake only) or until virtual time
@@ -108,11 +127,19 @@ pub(crate) fn wait(me: Slot, key: u64, deadline: Option<u64>) -> Wake {
         refuse::unscheduled_wait();
     }
     let w = world();
+    // A handler that runs in this wait does operations of its own.
+    let in_point = w.threads[me as usize].in_point;
+    cancel::act_in_wait(me);
     w.scheduler.block(key, deadline);
     let next = w.scheduler.pick();
     follow(next, me);
     let why = world().scheduler.wake_reason(me);
+    // Who was woken goes on: it may have used up what woke it.
+    if why == Wake::Interrupted {
+        cancel::act_in_wait(me);
+    }
     signals::deliver(me);
+    world().threads[me as usize].in_point = in_point;
     why
 }
 

@@ -35,6 +35,12 @@ pub(crate) struct World {
     pub(crate) untold: u32,
     /// A client's bytes were announced in this epoch already.
     pub(crate) announced: u32,
+    /// Numbers given to objects that processes share.
+    pub(crate) shared_objects: u64,
+    /// 1 once a robust mutex was locked.
+    pub(crate) robust_used: u32,
+    /// 1 once somebody waited for a word that processes may share.
+    pub(crate) shared_futexes: u32,
     pub(crate) random: random::Stream,
     pub(crate) processes: [process::Process; MAX_PROCESSES],
     pub(crate) threads: [threads::Thread; MAX_THREADS],

@@ -64,6 +64,23 @@ impl Scheduler {
         None
     }
 
+    /// The waiter for `key` that came next after `previous`, which waits for it
+    /// too; 0: the longest waiter.
+    pub fn waiter_after(&self, key: u64, previous: Slot) -> Option<Slot> {
+        if previous == 0 {
+            return self.wait_first(key);
+        }
+        let mut slot = self.threads[previous as usize].next;
+        while slot != 0 {
+            let t = &self.threads[slot as usize];
+            if t.key == key {
+                return Some(slot);
+            }
+            slot = t.next;
+        }
+        None
+    }
+
     fn push(&mut self, q: &mut Queue, slot: Slot) {
         let t = &mut self.threads[slot as usize];
         t.next = 0;

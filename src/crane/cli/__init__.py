@@ -16,6 +16,7 @@ from crane.errors import CraneError
 # ones stay quick.
 _COMMANDS = {
     "bench": "crane.cli.bench",
+    "files": "crane.cli.files",
     "kill": "crane.cli.control",
     "list": "crane.cli.show",
     "logs": "crane.cli.show",

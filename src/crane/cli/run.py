@@ -8,7 +8,8 @@ from pathlib import Path
 
 import click
 
-from crane import config, environment, program, terminal
+from crane import config, environment, ownership, program, terminal
+from crane.cli.options import private_option, share_option
 from crane.cluster import StateDir, Wanted, default_name, default_state_dir
 from crane.config import ClusterFile, Durability
 from crane.errors import UsageError
@@ -33,6 +34,8 @@ _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,46}[a-z0-9])?")
     type=click.Choice(["disk", "memory"]),
     help="Whether an input is on a majority's disks before it counts, or in its memory [disk].",
 )
+@share_option
+@private_option
 @click.option(
     "-f", "--file", type=click.Path(path_type=Path), help="A cluster file with these settings."
 )
@@ -43,6 +46,8 @@ def run_command(  # noqa: PLR0917 - click passes by name
     state: Path | None,
     listen: tuple[str, ...],
     durability: Durability | None,
+    share: tuple[str, ...],
+    private: tuple[str, ...],
     file: Path | None,
     command: tuple[str, ...],
 ) -> None:
@@ -74,6 +79,9 @@ def run_command(  # noqa: PLR0917 - click passes by name
                 f"{what} ({path}) lies in the replicas' state; start elsewhere or give another"
                 " --state"
             )
+    shared = ownership.normal(share, Path.cwd()) or ownership.normal(base.share, origin)
+    owned = ownership.normal(private, Path.cwd()) or ownership.normal(base.private, origin)
+    ownership.check(shared, owned)
     wanted = Wanted(
         name=chosen,
         argv=argv,
@@ -84,6 +92,8 @@ def run_command(  # noqa: PLR0917 - click passes by name
         replicas=replicas or base.replicas,
         listen=[one for word in listen for one in word.split(",")] or base.listen,
         durability=durability or base.durability,
+        share=shared,
+        private=owned,
         engine=base.engine,
     )
     from crane import supervisor

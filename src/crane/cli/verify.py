@@ -8,6 +8,7 @@ import click
 import msgspec
 
 from crane import terminal
+from crane.cli.options import private_option, share_option
 from crane.errors import UsageError
 
 
@@ -40,6 +41,8 @@ from crane.errors import UsageError
 )
 @click.option("--timeout", type=float, default=600.0, help="Seconds for one execution [600].")
 @click.option("--work", type=click.Path(path_type=Path), help="Where temporary files go.")
+@share_option
+@private_option
 @click.option("--keep", is_flag=True, help="Keep the recording and what the runs wrote.")
 @click.option(
     "--json", "json_file", type=click.Path(path_type=Path), help="Write the result to a file."
@@ -55,6 +58,8 @@ def verify_command(  # noqa: PLR0917 - click passes by name
     hogs: bool,
     timeout: float,
     work: Path | None,
+    share: tuple[str, ...],
+    private: tuple[str, ...],
     keep: bool,
     json_file: Path | None,
     command: tuple[str, ...],
@@ -81,6 +86,10 @@ def verify_command(  # noqa: PLR0917 - click passes by name
             keep=keep,
             timeout=timeout,
             work=work,
+            options=[
+                *(word for one in share for word in ("--share", one)),
+                *(word for one in private for word in ("--private", one)),
+            ],
         ),
         terminal.say,
     )

@@ -39,6 +39,8 @@ class Wanted:
     keep: bool
     timeout: float
     work: Path | None
+    options: list[str]
+    """Options of ``crane run`` while recording."""
 
 
 def verify(wanted: Wanted, say: Sayer) -> Verdict:
@@ -115,7 +117,12 @@ class _Check:
             return found, None
         self._say(f"recording `{' '.join(wanted.argv)}` under load")
         made, requests = await live.record(
-            wanted.argv, wanted.replicas, self._base, self._base / "recording", wanted.load
+            wanted.argv,
+            replicas=wanted.replicas,
+            work=self._base,
+            directory=self._base / "recording",
+            what=wanted.load,
+            options=wanted.options,
         )
         answered = "" if requests is None else f"{requests} requests in "
         self._say(f"recorded {answered}{made.count} epochs")

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 from msgspec import structs
 
-from crane.verify import files
+from crane import layers
 from crane.verify.recording import Sample
 from crane.verify.replay import Execution
 
@@ -64,7 +64,7 @@ def compare(first: Execution, second: Execution) -> Difference | None:
         return None
     names: list[str] = []
     if first.files is not None and second.files is not None:
-        names = files.differences(first.files, second.files)
+        names = layers.differences(first.files, second.files)
     if first.outcome.said != second.outcome.said:
         names.append(_first_line(first.said, second.said))
     return Difference(

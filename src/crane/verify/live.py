@@ -11,11 +11,12 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from crane import config as configuration
-from crane import linux, procfs
+from crane import linux, ownership, procfs
 from crane.admin import UnreachableError, request
 from crane.cluster import StateDir
 from crane.config import NodeConfig
@@ -67,9 +68,17 @@ class Load:
 
 
 async def record(
-    argv: list[str], replicas: int, work: Path, directory: Path, what: Load
+    argv: list[str],
+    *,
+    replicas: int,
+    work: Path,
+    directory: Path,
+    what: Load,
+    options: Sequence[str] = (),
 ) -> tuple[Recording, int | None]:
     """Run the program on ``replicas`` replicas under load and keep the log in ``directory``.
+
+    ``options`` are further ones of ``crane run``.
 
     Returns the recording and the number of requests where it is known.
 
@@ -84,7 +93,8 @@ async def record(
     net = f"127.{pick.randrange(64, 255)}.{pick.randrange(1, 255)}"
     listen = [f"{net}.{number}" for number in range(1, replicas + 1)]
     command = [sys.executable, "-m", "crane", "run", "--replicas", str(replicas)]
-    command += ["--name", name, "--state", str(state), "--listen", ",".join(listen), "--", *argv]
+    command += ["--name", name, "--state", str(state), "--listen", ",".join(listen), *options]
+    command += ["--", *argv]
     with log.open("wb") as out:
         cluster = await asyncio.create_subprocess_exec(
             *command,
@@ -113,7 +123,10 @@ async def record(
             await _stop(cluster)
     node = StateDir(state).replica_dir(1)
     config = configuration.load(node / "node.toml", NodeConfig)
-    made = write(directory, config, node / "log", samples)
+    made = write(directory, config, node, samples)
+    if config.private:
+        (node / ownership.DIRECTORY).rename(directory / ownership.DIRECTORY)
+        made = replace(made, private=directory / ownership.DIRECTORY)
     shutil.rmtree(state, ignore_errors=True)
     return made, requests
 

@@ -6,7 +6,10 @@ The codes are those of ``Op`` in the interposer; a test compares the two.
 from __future__ import annotations
 
 _FAMILIES: dict[int, str] = {
-    1: "ThreadCreate ThreadEnd ThreadJoin ThreadDetach ThreadExit Yield",
+    1: (
+        "ThreadCreate ThreadEnd ThreadJoin ThreadDetach ThreadExit Yield ThreadCancel CancelState"
+        " TestCancel Priority"
+    ),
     16: (
         "MutexLock MutexTryLock MutexUnlock CondWait CondSignal CondBroadcast ReadLock WriteLock"
         " RwUnlock SemWait SemTryWait SemPost Barrier SpinLock SpinUnlock Once Futex"

@@ -11,13 +11,13 @@ import fcntl
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
 
 from crane import config as configuration
-from crane import environment, native, program
+from crane import environment, native, ownership, program
 from crane.cluster import default_name
 from crane.config import NodeConfig
 from crane.errors import CraneError, UsageError
@@ -41,15 +41,19 @@ class Recording:
 
     config: NodeConfig
     epochs: Path
+    private: Path
+    """Where the copies of its private directories are."""
     count: int
     """Epochs of the log."""
     live: list[Sample]
 
 
 def write(
-    directory: Path, config: NodeConfig, log_dir: Path, live: list[Sample], name: str = "replica"
+    directory: Path, config: NodeConfig, node: Path, live: list[Sample], name: str = "replica"
 ) -> Recording:
     """Make a recording in ``directory`` of the log of a node that has ended.
+
+    ``node`` is its state directory; its private directories are used where they are.
 
     Raises:
         CraneError: when the log cannot be read.
@@ -57,12 +61,18 @@ def write(
     core = native.core()
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
-        count = core.dump_log(log_dir, directory / EPOCHS)
+        count = core.dump_log(node / "log", directory / EPOCHS)
     except core.EngineError as error:
         raise CraneError(f"the log of {name} cannot be read: {error}") from error
     (directory / CONFIG).write_text(configuration.dump(config))
     (directory / LIVE).write_bytes(msgspec.json.encode(live))
-    return Recording(config=config, epochs=directory / EPOCHS, count=count, live=live)
+    return Recording(
+        config=config,
+        epochs=directory / EPOCHS,
+        private=node / ownership.DIRECTORY,
+        count=count,
+        live=live,
+    )
 
 
 def find(source: Path, argv: list[str], work: Path, environ: Mapping[str, str]) -> Recording:
@@ -86,7 +96,13 @@ def find(source: Path, argv: list[str], work: Path, environ: Mapping[str, str]) 
         live: list[Sample] = []
         if (source / LIVE).is_file():
             live = msgspec.json.decode((source / LIVE).read_bytes(), type=list[Sample])
-        return Recording(config=config, epochs=source / EPOCHS, count=-1, live=live)
+        return Recording(
+            config=config,
+            epochs=source / EPOCHS,
+            private=source / ownership.DIRECTORY,
+            count=-1,
+            live=live,
+        )
     nodes = sorted(source.glob("replicas/*")) if (source / "cluster.json").is_file() else [source]
     made = [
         _copy_of_log(node, work / "logs" / node.name, argv)
@@ -117,7 +133,8 @@ def _copy_of_log(node: Path, work: Path, argv: list[str]) -> Recording:
             shutil.copytree(node / "log", work / "log")
     else:
         shutil.copytree(node / "log", work / "log")
-    return write(work, config, work / "log", [], str(node))
+    made = write(work, config, work, [], str(node))
+    return replace(made, private=node / ownership.DIRECTORY)
 
 
 def _check_program(place: Path, config: NodeConfig, argv: list[str]) -> None:
@@ -145,4 +162,5 @@ def _bare(source: Path, argv: list[str], environ: Mapping[str, str]) -> Recordin
         state_dir=os.devnull,
         limits=environment.current_limits(),
     )
-    return Recording(config=config, epochs=source, count=-1, live=[])
+    nothing = source.with_name(ownership.DIRECTORY)
+    return Recording(config=config, epochs=source, private=nothing, count=-1, live=[])

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec import structs
 
-from crane import launch, native
+from crane import launch, layers, native, ownership
 from crane.child import Child, describe_exit
 from crane.errors import CraneError
 from crane.registry import run_root
-from crane.verify import disturbance, files, places, traces
+from crane.verify import disturbance, places, traces
 from crane.verify.disturbance import Disturbance
 from crane.verify.recording import Recording
 
@@ -62,7 +62,7 @@ class Execution:
 
     outcome: Outcome
     hashes: Path
-    files: files.Files | None
+    files: layers.Files | None
     said: Path
     trace: Path | None
     images: places.Images
@@ -117,6 +117,8 @@ async def execute(
         CraneError: when it cannot be started or takes longer than ``timeout`` seconds.
     """
     directory.mkdir(mode=0o700, parents=True)
+    # At the same place as in a live replica, as the program can read it.
+    (directory / ownership.DIRECTORY).symlink_to(recording.private)
     config = structs.replace(recording.config, state_dir=str(directory))
     hidden = sorted(
         {str(base), str(run_root()), recording.config.state_dir, *recording.config.hide}
@@ -173,7 +175,7 @@ async def execute(
             replayer.stop()
         shared.remove()
         os.close(lock)
-    found = files.written(directory / "files", files.layer_places(hidden))
+    found = layers.written(directory / "files")
     outcome = Outcome(
         run=number,
         beside=str(treatment),
@@ -186,9 +188,9 @@ async def execute(
         connections=result["connections"],
         complete=result["complete"],
         end=happened.end,
-        files=files.digest(found),
+        files=layers.digest(found),
         entries=len(found or ()),
-        said=files.digest_of(said),
+        said=layers.digest_of(said),
     )
     return Execution(
         outcome=outcome,

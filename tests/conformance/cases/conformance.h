@@ -28,12 +28,18 @@ static struct conformance_case conformance_cases[512];
 static int conformance_count;
 static const char *conformance_name = "?";
 
+__attribute__((unused)) static struct conformance_case conformance_entry(const char *name,
+                                                                         void (*run)(void)) {
+    struct conformance_case entry = {name, run};
+    return entry;
+}
+
 /* Defines a case. They run in the order in which they are written. */
 #define CASE(name)                                                             \
     static void case_##name(void);                                             \
     __attribute__((constructor)) static void add_##name(void) {                \
         conformance_cases[conformance_count++] =                               \
-            (struct conformance_case){#name, case_##name};                     \
+            conformance_entry(#name, case_##name);                     \
     }                                                                          \
     static void case_##name(void)
 
@@ -92,7 +98,9 @@ __attribute__((unused)) static struct timespec in_ms_on(clockid_t id, long ms) {
     struct timespec at;
     clock_gettime(id, &at);
     long long ns = at.tv_sec * 1000000000ll + at.tv_nsec + ms * 1000000ll;
-    return (struct timespec){ns / 1000000000, ns % 1000000000};
+    at.tv_sec = ns / 1000000000;
+    at.tv_nsec = ns % 1000000000;
+    return at;
 }
 
 __attribute__((unused)) static struct timespec in_ms(long ms) {

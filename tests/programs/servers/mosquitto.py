@@ -73,6 +73,7 @@ def _text(text: str) -> bytes:
 
 class Mosquitto(Program):
     name = "mosquitto"
+    settings = "`--private` for its database"
     packages = ("mosquitto:mosquitto", "mosquitto_pub:mosquitto-clients")
 
     def configure(self, place: Path, port: int) -> Setup:
@@ -90,7 +91,10 @@ class Mosquitto(Program):
             "max_queued_messages 0\n"
             "log_dest stderr\n"
         )
-        return Setup(argv=["mosquitto", "-c", str(place / "mosquitto.conf")])
+        return Setup(
+            argv=["mosquitto", "-c", str(place / "mosquitto.conf")],
+            options=["--private", str(data)],
+        )
 
     def client(self, address: Address) -> Connection:
         return Connection(address)
@@ -103,11 +107,11 @@ class Mosquitto(Program):
     def ordinary(self, address: Address, place: Path) -> str:
         where = f"-h {address[0]} -p {address[1]} -q 1 -t numbers"
         return (
-            f"mosquitto_sub {where} -C 300 > {place}/heard & heard=$!\n"
+            f"said=$(mktemp); mosquitto_sub {where} -C 300 > $said & heard=$!\n"
             # Numbers are sent until the subscriber has enough: it may come late.
             f"(while kill -0 $heard 2>/dev/null; do echo 7; sleep 0.01; done)"
             f" | mosquitto_pub {where} -l\n"
-            f"wait $heard && test $(grep -c 7 {place}/heard) = 300"
+            f"wait $heard && test $(grep -c 7 $said) = 300 && rm $said"
         )
 
 

@@ -1,4 +1,4 @@
-"""What a program wrote: the private layers of its replica, in a comparable form.
+"""What a program wrote: the layers of its replica, in a comparable form.
 
 Times are left out, because the real ones differ and the program does not see
 them; so are the numbers of inodes and the order of directories.
@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
@@ -32,34 +31,44 @@ class WrittenFile(msgspec.Struct, frozen=True):
     """SHA-256 of the content or of the target, empty for anything else."""
 
 
-def written(layers: Path, places: Mapping[str, str]) -> Files | None:
+def places(layers: Path) -> dict[str, str]:
+    """Over which directory each layer of a replica lies, by the layer's name.
+
+    Empty when the replica has not run yet, or keeps its layers in memory.
+    """
+    try:
+        return msgspec.json.decode((layers / mounts.PLACES).read_bytes(), type=dict[str, str])
+    except FileNotFoundError:
+        return {}
+
+
+def written(layers: Path) -> Files | None:
     """Every entry that the program made, changed or deleted, by its path.
 
-    ``places`` says over which directory each layer lies. ``None`` when the
-    layers cannot be seen from here.
+    ``None`` when the layers cannot be seen from here.
     """
+    known = places(layers)
     uppers = sorted(layers.glob("*/upper"))
     if not uppers:
         return None
     found: Files = {}
     for upper in uppers:
-        place = places.get(upper.parent.name, upper.parent.name)
+        place = known.get(upper.parent.name, upper.parent.name)
         for directory, names, others in os.walk(upper):
             for name in (*names, *others):
                 path = Path(directory, name)
-                shown = str(place / path.relative_to(upper)) if place else str(path)
-                found[shown] = _describe(path)
+                found[str(Path(place) / path.relative_to(upper))] = _describe(path)
+    found.pop(mounts.CONTROL_DIR, None)  # ours
     return dict(sorted(found.items()))
 
 
-def layer_places(hidden: list[str]) -> dict[str, str]:
-    """Over which directory each layer of a replica lies, by the layer's name."""
-    if os.geteuid() != 0:
-        names = sorted(entry.name for entry in Path("/").iterdir())
-        return {f"top{number}": f"/{name}" for number, name in enumerate(names)}
-    text = Path("/proc/self/mountinfo").read_text(errors="surrogateescape")
-    below = mounts.submounts(mounts.parse_mountinfo(text), hidden)
-    return {"root": "/", **{f"mount{number}": path for number, path in enumerate(below)}}
+def where(layers: Path, path: str) -> Path | None:
+    """Where the machine finds what the program wrote as ``path``, if a layer lies there."""
+    below = {name: place for name, place in places(layers).items() if mounts.is_below(path, place)}
+    if not below:
+        return None
+    name = max(below, key=lambda one: len(below[one]))
+    return layers / name / "upper" / os.path.relpath(path, below[name])
 
 
 def digest(files: Files | None) -> str | None:
