@@ -10,7 +10,7 @@ pub(crate) struct Queue {
     pub(crate) tail: Slot,
 }
 
-fn bucket(key: u64) -> usize {
+pub(crate) fn bucket(key: u64) -> usize {
     // Keys are addresses or small numbers; their low bits say little.
     (key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 52) as usize % BUCKETS
 }

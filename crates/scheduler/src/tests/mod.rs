@@ -1,5 +1,9 @@
 //! The rules, one test each, and random schedules against the invariants.
 
+mod model;
+mod schedules;
+mod small;
+
 use crate::{Attention, MAX_THREADS, Next, STEP_NS, Scheduler, Slot, State, Wake};
 use std::boxed::Box;
 use std::collections::VecDeque;
