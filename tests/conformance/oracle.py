@@ -25,6 +25,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import os
+import re
 import shutil
 import struct
 import subprocess
@@ -45,9 +46,15 @@ REPLAY_TIMEOUT = 60.0
 _START = 1_700_000_000 * 10**9
 _BUDGET = 100_000
 # As crates/channel/src/epoch.rs and crates/engine/src/dump.rs have them.
-_ENTRY_VERSION = 1
+_EPOCH = Path(__file__).parents[2] / "crates" / "channel" / "src" / "epoch.rs"
 _FLAG_SEED = 1
 _MAGIC = b"CRANEEP1"
+
+
+def _entry_version() -> int:
+    found = re.search(r"const ENTRY_VERSION: u8 = (\d+);", _EPOCH.read_text())
+    assert found is not None
+    return int(found[1])
 
 
 def compile_case(source: Path, directory: Path) -> Path:
@@ -83,12 +90,13 @@ def native(program: Path, directory: Path) -> list[str]:
 
 def write_log(path: Path, seconds: int = SECONDS) -> None:
     """A log without inputs: an epoch for each millisecond."""
+    version = _entry_version()
     with path.open("wb") as file:
         file.write(_MAGIC)
         for number in range(seconds * 1000):
             flags = _FLAG_SEED if number == 0 else 0
             time = _START + number * 10**6
-            entry = struct.pack("<BBHIQ", _ENTRY_VERSION, flags, 0, _BUDGET, time)
+            entry = struct.pack("<BBHIQ", version, flags, 0, _BUDGET, time)
             entry += bytes(range(32)) if number == 0 else b""
             file.write(struct.pack("<IQ", len(entry), number + 2) + entry)
 
