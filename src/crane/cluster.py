@@ -49,6 +49,8 @@ class ClusterState(msgspec.Struct, frozen=True, kw_only=True):
     durability: config.Durability
     share: list[str] = []
     private: list[str] = []
+    accept_changes: bool = False
+    """Of the last start: files may differ from those with which the log was begun."""
     engine: dict[str, Any]
 
     @property
@@ -71,6 +73,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     durability: config.Durability | None
     share: list[str] = []
     private: list[str] = []
+    accept_changes: bool = False
     engine: dict[str, Any]
 
 
@@ -143,6 +146,7 @@ def reconcile(found: ClusterState | None, wanted: Wanted, place: str) -> Cluster
         found,
         listen=listen_addresses(wanted.listen, count) if wanted.listen else found.listen,
         durability=wanted.durability or found.durability,
+        accept_changes=wanted.accept_changes,
         engine={**found.engine, **wanted.engine},
     )
 
@@ -247,6 +251,7 @@ class StateDir:
             hide=[str(self.replicas_dir)],
             share=state.share,
             private=state.private,
+            accept_changes=state.accept_changes,
             engine=state.engine,
         )
 

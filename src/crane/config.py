@@ -79,6 +79,8 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """Paths of the machine that the program sees as they are (agreed); ``:rw`` lets it write."""
     private: list[AbsolutePath] = []
     """Directories of which the replica has a copy of its own in ``state_dir`` (agreed)."""
+    accept_changes: bool = False
+    """Start although files or settings are not those with which the log was begun."""
     attach_timeout: Annotated[float, msgspec.Meta(gt=0)] = 20.0
     """Seconds in which the interposer must report in from inside the program."""
     engine: dict[str, Any] = {}
@@ -221,14 +223,15 @@ def dump(config: NodeConfig) -> str:
     return header + tomli_w.dumps(data)
 
 
-def engine_config(config: NodeConfig, *, log_dir: Path, segment: Path) -> str:
-    """The JSON that the engine is made from."""
+def engine_config(config: NodeConfig, *, agreed: str, log_dir: Path, segment: Path) -> str:
+    """The JSON that the engine is made from; ``agreed`` is what replicas compare."""
     return msgspec.json.encode(
         {
             "cluster_id": config.cluster_id,
             "name": config.name,
             "id": config.id,
             "peers": config.peers,
+            "agreed": agreed,
             "listen_host": config.listen,
             "port_map": config.port_map,
             "log_dir": str(log_dir),

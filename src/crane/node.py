@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from crane import config as configuration
-from crane import environment, hang, launch, native, ownership, procfs
+from crane import environment, hang, launch, manifest, native, ownership, procfs
 from crane.admin import AdminServer
 from crane.child import Child, describe_exit
 from crane.config import NodeConfig
@@ -158,10 +158,10 @@ class Node:
         core = native.core()
         log_dir = self._state / "log"
         log_dir.mkdir(mode=0o700, exist_ok=True)
-        ownership.prepare(self._config, self._state, fresh=not any(log_dir.glob("log-*.seg")))
+        agreed = self._compare_files(fresh=not any(log_dir.glob("log-*.seg")))
         self._shared.create(native.interposer_path())
         text = configuration.engine_config(
-            self._config, log_dir=log_dir, segment=self._shared.segment
+            self._config, agreed=agreed, log_dir=log_dir, segment=self._shared.segment
         )
         try:
             self._engine = core.Engine(text)
@@ -171,6 +171,19 @@ class Node:
             self._engine.start()
         except core.EngineError as error:
             raise CraneError(str(error)) from error
+
+    def _compare_files(self, *, fresh: bool) -> str:
+        """Make the private copies and look at all initial files; what replicas compare."""
+        config = self._config
+        ownership.prepare(config, self._state, fresh=fresh)
+        found = manifest.collect(config, self._state)
+        changed = manifest.check_history(
+            found, self._state, fresh=fresh, accept=config.accept_changes
+        )
+        if changed:
+            message = f"accepted, changed since the log was begun: {manifest.shown(changed)}"
+            self._events({"kind": "warning", "message": message})
+        return manifest.text(found)
 
     def _start_program(self) -> None:
         config = self._config
@@ -224,10 +237,31 @@ class Node:
                     continue
                 case "moving":
                     self._stuck = None
+                case "differs":
+                    self._replica_differs(event)
+                    continue
                 case "fatal":
                     self._fail(str(event.get("message", "the engine failed")))
                     continue
             self._events(event)
+
+    def _replica_differs(self, event: dict[str, Any]) -> None:
+        """Another replica has other files or settings."""
+        other, names = event["replica"], ", ".join(event["names"])
+        if event["outvoted"]:
+            self._fail(
+                f"not the same here as on replica {other}: {names}; make them equal and start it"
+                " again"
+            )
+            return
+        if event["refused"]:
+            message = f"replica {other} is refused, it has not the same: {names}"
+        else:
+            message = (
+                f"the current directory is not the same as on replica {other}: {names}; what the"
+                " program reads there must be"
+            )
+        self._events({"kind": "warning", "message": message})
 
     def _sandbox_report(self, report: dict[str, Any]) -> None:
         match report.get("event"):

@@ -84,19 +84,28 @@ def check(path: str, environment: Mapping[str, str]) -> Program:
     Raises:
         NotReplicableError: with the reason and the mend.
     """
-    chain = [path]
+    files = chain(path, environment)
+    explain_elf(path, files[-1], elf_facts(files[-1], os.uname().machine))
+    return Program(path=path, binary=files[-1])
+
+
+def chain(path: str, environment: Mapping[str, str]) -> list[str]:
+    """A script and its interpreters, or the program alone; the ELF file is the last.
+
+    Raises:
+        NotReplicableError: when one of them cannot be started.
+    """
+    found = [path]
     while True:
-        current = chain[-1]
+        current = found[-1]
         _check_file(current, path)
         with Path(current).open("rb") as file:
             head = file.read(4096)
         if not head.startswith(b"#!"):
-            break
-        if len(chain) > _MAX_INTERPRETERS:
+            return found
+        if len(found) > _MAX_INTERPRETERS:
             raise NotReplicableError(f"`{path}`: more than {_MAX_INTERPRETERS} nested interpreters")
-        chain.append(_interpreter(current, head, environment))
-    explain_elf(path, chain[-1], elf_facts(chain[-1], os.uname().machine))
-    return Program(path=path, binary=chain[-1])
+        found.append(_interpreter(current, head, environment))
 
 
 def interpreter_words(head: bytes) -> list[str]:

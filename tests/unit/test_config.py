@@ -72,12 +72,13 @@ def test_engine_settings_are_handed_on(tmp_path: Path) -> None:
     import json
 
     node = load(tmp_path, GOOD.replace("[env]", "[engine]\nelection_ms = 150\n[env]"))
-    text = config.engine_config(node, log_dir=Path("/l"), segment=Path("/s"))
+    text = config.engine_config(node, agreed="a\tb\n", log_dir=Path("/l"), segment=Path("/s"))
     assert json.loads(text) == {
         "cluster_id": node.cluster_id,
         "name": "shop",
         "id": 2,
         "peers": {"1": "10.0.0.1:7117", "2": "[fe80::1]:7117"},
+        "agreed": "a\tb\n",
         "listen_host": "127.0.0.1",
         "port_map": {},
         "log_dir": "/l",

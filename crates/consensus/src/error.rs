@@ -59,7 +59,7 @@ impl fmt::Display for Error {
                 reason,
             } => write!(
                 f,
-                "{path} is damaged at byte {offset} ({reason}): check the disk, then remove this replica's state directory and restart it; it will catch up from the leader"
+                "{path} is damaged at byte {offset} ({reason}): check the disk, then remove this replica's `log` directory and restart it; it will catch up from the leader"
             ),
         }
     }

@@ -20,7 +20,7 @@ use prost::Message as _;
 use raft::eraftpb::Message;
 
 /// The version of the framing and of what is in the frames.
-pub const PROTOCOL_VERSION: u16 = 1;
+pub const PROTOCOL_VERSION: u16 = 2;
 /// Bytes before a payload.
 pub const HEADER_LEN: usize = 16;
 /// The largest payload in bytes.
@@ -54,6 +54,8 @@ pub struct Hello {
     pub incarnation: u32,
     /// The sender's [`PROTOCOL_VERSION`].
     pub protocol: u16,
+    /// What the replicas must have in common, as their owner compares it.
+    pub agreed: Vec<u8>,
 }
 
 const HELLO_LEN: usize = 30;
@@ -129,6 +131,7 @@ pub fn encode_hello(hello: &Hello, out: &mut Vec<u8>) {
         out.extend_from_slice(&hello.replica.to_le_bytes());
         out.extend_from_slice(&hello.incarnation.to_le_bytes());
         out.extend_from_slice(&hello.protocol.to_le_bytes());
+        out.extend_from_slice(&hello.agreed);
     });
 }
 
@@ -286,12 +289,12 @@ fn decode(kind: u8, payload: &[u8]) -> Result<Frame<'_>, WireError> {
 }
 
 fn decode_hello(payload: &[u8]) -> Option<Hello> {
-    // A newer version may say more behind.
-    let fixed = payload.get(..HELLO_LEN)?;
+    let (fixed, agreed) = payload.split_at_checked(HELLO_LEN)?;
     Some(Hello {
         cluster_id: fixed[..16].try_into().ok()?,
         replica: u64::from_le_bytes(fixed[16..24].try_into().ok()?),
         incarnation: u32::from_le_bytes(fixed[24..28].try_into().ok()?),
         protocol: u16::from_le_bytes(fixed[28..30].try_into().ok()?),
+        agreed: agreed.to_vec(),
     })
 }

@@ -9,6 +9,7 @@ use proptest::prelude::*;
 
 fn hello() -> Hello {
     Hello {
+        agreed: b"file /bin/sh\t1\n".to_vec(),
         cluster_id: [9; 16],
         replica: 3,
         incarnation: 12,

@@ -29,6 +29,10 @@ pub struct Config {
     pub id: u8,
     /// The address at which each replica, this one included, hears the others.
     pub peers: BTreeMap<u8, SocketAddr>,
+    /// What all replicas must have in common: a line each, name and value
+    /// separated by a tab. Replicas whose lines differ do not talk.
+    #[serde(default)]
+    pub agreed: String,
     /// The address on which clients are accepted.
     pub listen_host: IpAddr,
     /// The server's ports that clients reach at other ones.

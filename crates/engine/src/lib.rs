@@ -22,6 +22,7 @@ mod gateways;
 mod history;
 mod lead;
 mod link;
+mod manifest;
 mod message;
 mod notice;
 mod pace;

@@ -1,19 +1,21 @@
 //! The connections between replicas.
 //!
 //! One per pair; the replica with the higher id dials. The first frame each way
-//! says who speaks; strangers, other clusters and replaced state directories
-//! are refused with a warning.
+//! says who speaks; strangers, other clusters, replaced state directories and
+//! replicas with other files or settings are refused with a warning.
 
 use crate::config::Config;
 use crate::error::EngineError;
 use crate::history::Report;
 use crate::link::{Link, Phase, ReadResult};
+use crate::manifest;
 use crate::message::ToGateway;
 use crate::notice::Notices;
 use crane_consensus::Message;
 use crane_consensus::wire::{self, Frame, Hello, PROTOCOL_VERSION};
 use mio::net::{TcpListener, TcpStream};
 use mio::{Interest, Registry, Token};
+use serde_json::json;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::io;
@@ -62,6 +64,8 @@ struct Peer {
     link: Option<usize>,
     /// How often its state directory had been opened, as it last said.
     incarnation: u32,
+    /// Whether it has not what all must have in common, as it last said.
+    differs: bool,
     /// When the last connection ended.
     lost_since: Instant,
     dial_at: Instant,
@@ -80,6 +84,8 @@ pub struct Peers {
     /// Links with more to read.
     again: Vec<usize>,
     warned: BTreeMap<String, Instant>,
+    /// Differences of a replica that was let in, to be told.
+    harmless: Option<(u8, Vec<String>)>,
     buffer: Vec<u8>,
 }
 
@@ -87,6 +93,8 @@ pub struct Peers {
 enum Failure {
     Socket,
     Warn(String),
+    /// This replica has not what all must have in common.
+    Differs(u8, Vec<String>),
 }
 
 impl From<io::Error> for Failure {
@@ -122,6 +130,7 @@ impl Peers {
             replica: config.id.into(),
             incarnation,
             protocol: PROTOCOL_VERSION,
+            agreed: config.agreed.clone().into_bytes(),
         };
         let mut hello_frame = Vec::new();
         wire::encode_hello(&hello, &mut hello_frame);
@@ -131,6 +140,7 @@ impl Peers {
                 address,
                 link: None,
                 incarnation: 0,
+                differs: false,
                 lost_since: now,
                 dial_at: now,
                 back_off: FIRST_BACK_OFF,
@@ -147,6 +157,7 @@ impl Peers {
             arrivals: Vec::new(),
             again: Vec::new(),
             warned: BTreeMap::new(),
+            harmless: None,
             buffer: vec![0; READ_BUFFER],
         })
     }
@@ -330,6 +341,13 @@ impl Peers {
     }
 
     fn read(&mut self, slot: usize, notices: &Notices) {
+        self.read_link(slot, notices);
+        if let Some((id, names)) = self.harmless.take() {
+            self.tell_differences(id, &names, false, notices);
+        }
+    }
+
+    fn read_link(&mut self, slot: usize, notices: &Notices) {
         // Taken out, so that its frames can be handled while it is read.
         let Some(mut link) = self.links.get_mut(slot).and_then(Option::take) else {
             return;
@@ -344,6 +362,10 @@ impl Peers {
             Ok(ReadResult::Closed) | Err(Failure::Socket) => self.drop_link(slot),
             Err(Failure::Warn(text)) => {
                 self.warn(text, notices);
+                self.drop_link(slot);
+            }
+            Err(Failure::Differs(id, names)) => {
+                self.differs(id, &names, notices);
                 self.drop_link(slot);
             }
         }
@@ -438,7 +460,41 @@ impl Peers {
                 "an earlier start of replica {id} was refused; end its old process"
             ));
         }
+        if hello.agreed != self.hello.agreed {
+            let names = manifest::differences(&self.hello.agreed, &hello.agreed);
+            // Those that matter come first.
+            if names
+                .first()
+                .is_some_and(|name| !manifest::is_harmless(name))
+            {
+                return Err(Failure::Differs(id, names));
+            }
+            self.harmless = Some((id, names));
+        }
         Ok(id)
+    }
+
+    /// Notes that a replica has not what all must have in common, and tells
+    /// whether so few have what this one has that it cannot be right.
+    fn differs(&mut self, id: u8, names: &[String], notices: &Notices) {
+        if let Some(peer) = self.peers.get_mut(&id) {
+            peer.differs = true;
+        }
+        let different = self.peers.values().filter(|p| p.differs).count();
+        let all = self.peers.len() + 1;
+        self.tell_differences(id, names, all - different < all / 2 + 1, notices);
+    }
+
+    fn tell_differences(&mut self, id: u8, names: &[String], outvoted: bool, notices: &Notices) {
+        if self.first_for_a_while(format!("differs {id} {outvoted} {names:?}")) {
+            let refused = names
+                .first()
+                .is_some_and(|name| !manifest::is_harmless(name));
+            let fields = json!({
+                "replica": id, "names": names, "refused": refused, "outvoted": outvoted,
+            });
+            notices.add("differs", fields);
+        }
     }
 
     fn make_ready(&mut self, id: u8, slot: usize, incarnation: u32) {
@@ -447,6 +503,7 @@ impl Peers {
         };
         let new_life = peer.incarnation != 0 && peer.incarnation != incarnation;
         peer.incarnation = incarnation;
+        peer.differs = false;
         if let Some(old) = peer.link.replace(slot) {
             // What the old one still holds must not come after this.
             self.links[old] = None;
@@ -477,11 +534,21 @@ impl Peers {
     }
 
     fn warn(&mut self, text: String, notices: &Notices) {
+        if self.first_for_a_while(text.clone()) {
+            notices.warn(text);
+        }
+    }
+
+    /// Whether this was not told lately.
+    fn first_for_a_while(&mut self, text: String) -> bool {
         let now = Instant::now();
         self.warned.retain(|_, at| now < *at + WARN_AGAIN);
-        if let Entry::Vacant(first) = self.warned.entry(text) {
-            notices.warn(first.key().clone());
-            first.insert(now);
+        match self.warned.entry(text) {
+            Entry::Vacant(first) => {
+                first.insert(now);
+                true
+            }
+            Entry::Occupied(_) => false,
         }
     }
 }

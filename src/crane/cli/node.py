@@ -34,6 +34,8 @@ def plain(event: dict[str, Any]) -> tuple[str, bool] | None:
     }.get(str(kind))
     if words is None:
         return None
+    if kind == "role" and not event.get("leader"):
+        words = "{role} in term {term}, no leader yet"
     text = words.format_map(defaultdict(lambda: "none", event, event=_details(event)))
     return text, kind in ("warning", "stuck", "failed", "server_exited", "disagreement")
 

@@ -37,6 +37,11 @@ _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,46}[a-z0-9])?")
 @share_option
 @private_option
 @click.option(
+    "--accept-changes",
+    is_flag=True,
+    help="Start although files are not those with which the log was begun.",
+)
+@click.option(
     "-f", "--file", type=click.Path(path_type=Path), help="A cluster file with these settings."
 )
 @click.argument("command", nargs=-1, type=click.UNPROCESSED, metavar="[--] PROGRAM [ARGS]...")
@@ -48,6 +53,7 @@ def run_command(  # noqa: PLR0917 - click passes by name
     durability: Durability | None,
     share: tuple[str, ...],
     private: tuple[str, ...],
+    accept_changes: bool,
     file: Path | None,
     command: tuple[str, ...],
 ) -> None:
@@ -94,6 +100,7 @@ def run_command(  # noqa: PLR0917 - click passes by name
         durability=durability or base.durability,
         share=shared,
         private=owned,
+        accept_changes=accept_changes,
         engine=base.engine,
     )
     from crane import supervisor

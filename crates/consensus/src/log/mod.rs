@@ -486,7 +486,7 @@ fn check<D: Disk>(meta: &Meta, config: &StoreConfig, disk: &D) -> Result<(), Err
     }
     if meta.unsynced && meta.boot != disk.boot_id() && !config.accept_memory_loss {
         return Err(Error::Refused(format!(
-            "{path} says that the log was kept in memory when the machine went down, so its end may be lost: remove this replica's state directory and restart it, it will catch up from the leader"
+            "{path} says that the log was kept in memory when the machine went down, so its end may be lost: remove this replica's `log` directory and restart it, it will catch up from the leader"
         )));
     }
     Ok(())

@@ -167,7 +167,7 @@ impl<D: Disk> Node<D> {
                 }
                 let Some(entry) = self.page.pop_front() else {
                     return Err(Error::Fatal(format!(
-                        "committed entry {index} is not in the log: remove this replica's state directory and restart it, it will catch up from the leader"
+                        "committed entry {index} is not in the log: remove this replica's `log` directory and restart it, it will catch up from the leader"
                     )));
                 };
                 out.committed(index, entry.term, &entry.data);

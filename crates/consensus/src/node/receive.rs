@@ -188,7 +188,7 @@ impl<D: Disk> Node<D> {
                     return self.begin_again();
                 } else {
                     return Err(Error::Fatal(format!(
-                        "the leader has acknowledgements of this replica up to entry {} but its log ends at {}: its disk lost what it had confirmed; remove this replica's state directory and restart it, it will catch up from the leader",
+                        "the leader has acknowledgements of this replica up to entry {} but its log ends at {}: its disk lost what it had confirmed; remove this replica's `log` directory and restart it, it will catch up from the leader",
                         msg.commit,
                         self.last_index()
                     )));

@@ -175,7 +175,7 @@ fn memory_durability_survives_processes_and_refuses_a_lost_machine() {
     refused(
         &disk,
         |c| c.durability = Durability::Memory,
-        &["in memory", "remove this replica's state directory"],
+        &["in memory", "remove this replica's `log` directory"],
     );
     refused(&disk, |_| (), &["in memory"]);
     memory.accept_memory_loss = true;

@@ -222,7 +222,7 @@ fn the_refusal_says_where_and_what_to_do() {
     };
     for words in [
         "sim:log-00000001.seg is damaged at byte ",
-        "remove this replica's state directory and restart it",
+        "remove this replica's `log` directory and restart it",
         "it will catch up from the leader",
     ] {
         assert!(error.contains(words), "{error}");
