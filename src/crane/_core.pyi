@@ -64,6 +64,7 @@ class Replayer:
         source: str | PathLike[str],
         quantum: int = 100,
         trace: bool = False,
+        objects: bool = False,
         hashes: str | PathLike[str] | None = None,
     ) -> None:
         """Create the segment and begin to feed it; then start the program.

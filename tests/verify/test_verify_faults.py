@@ -58,6 +58,17 @@ def test_another_order_of_operations_is_found(program: Path, tmp_path: Path) -> 
     assert "the_other_way" in result.output
 
 
+def test_another_lock_is_found(program: Path, tmp_path: Path) -> None:
+    result = check(program, "lock", tmp_path, "--runs", "2")
+    different(result)
+    assert result.verdict["difference"]["what"] == ["schedule"]
+    found = result.verdict["operation"]
+    assert "comes to MutexLock with another object" in found["what"]
+    one, other = (found[side][found["at"]] for side in ("first", "second"))
+    assert "with_some_lock" in one["place"]
+    assert one["object"] != other["object"]
+
+
 def test_another_answer_is_found(program: Path, tmp_path: Path) -> None:
     result = check(program, "answer", tmp_path, "--runs", "2")
     different(result)

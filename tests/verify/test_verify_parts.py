@@ -104,13 +104,15 @@ def make_trace(path: Path, records: list[tuple[int, ...]], missed: int = 0) -> t
         file.write(struct.pack("<8sQQQQ", b"CRANETRC", len(records), 0, len(records), missed))
         file.seek(4096)
         for record in records:
-            file.write(struct.pack("<QQQQQII", *record))
+            file.write(struct.pack("<QQQQQQII", *record))
     kept = traces.keep(path, path.with_suffix(".kept"))
     return traces.Trace(kept)
 
 
-def operation(clock: int, *, output: int = 0, slot: int = 1, code: int = 16) -> tuple[int, ...]:
-    return (clock, 1, output, 0x5000, 0x7000, slot, code)
+def operation(
+    clock: int, *, output: int = 0, slot: int = 1, code: int = 16, lock: int = 0x6000
+) -> tuple[int, ...]:
+    return (clock, 1, output, 0x5000, 0x7000, lock, slot, code)
 
 
 def test_the_first_record_that_differs_is_found(tmp_path: Path) -> None:

@@ -134,6 +134,13 @@ pub struct ThreadCard {
     _pad: u32,
 }
 
+/// Bit of [`Header::watch`]: record every operation in the trace file, see the
+/// interposer.
+pub const WATCH_RECORDS: u32 = 1;
+/// Bit of [`Header::watch`]: mix the addresses of the objects of operations into
+/// the schedule's hash.
+pub const WATCH_OBJECTS: u32 = 2;
+
 /// No deadline: the value of [`Header::deadline`] when nothing is due.
 pub const NO_DEADLINE: u64 = u64::MAX;
 
@@ -153,8 +160,8 @@ pub struct Header {
     pub replica: AtomicU32,
     /// Operations a thread may do before the turn rotates.
     pub quantum: AtomicU32,
-    /// Non-zero: record every operation in the trace file, see the interposer.
-    pub trace: AtomicU32,
+    /// [`WATCH_RECORDS`], [`WATCH_OBJECTS`] or both.
+    pub watch: AtomicU32,
 
     /// Ring from the node to the server: committed epochs.
     pub log: RingControl,

@@ -3,7 +3,7 @@
 use crate::layout::{
     CARDS_OFFSET, HEADER_LEN, Header, LOG_RING_LEN, LOG_RING_OFFSET, MAGIC, NO_DEADLINE,
     OUTPUT_RING_LEN, OUTPUT_RING_OFFSET, SEGMENT_LEN, THREAD_CARDS, ThreadCard, VERSION,
-    WORLD_OFFSET,
+    WATCH_OBJECTS, WATCH_RECORDS, WORLD_OFFSET,
 };
 use crate::ring::{Consumer, Producer};
 use rustix::fs::{Mode, OFlags};
@@ -24,6 +24,8 @@ pub struct Settings {
     pub quantum: u32,
     /// Record every operation for `crane verify`.
     pub trace: bool,
+    /// Have the addresses of locks and the like in the schedule's hash.
+    pub objects: bool,
 }
 
 /// A mapped segment. Unmapped on drop; the file stays.
@@ -76,7 +78,9 @@ impl Segment {
         header
             .quantum
             .store(settings.quantum.max(1), Ordering::Relaxed);
-        header.trace.store(settings.trace.into(), Ordering::Relaxed);
+        let bit = |wanted: bool, bit| if wanted { bit } else { 0 };
+        let watch = bit(settings.trace, WATCH_RECORDS) | bit(settings.objects, WATCH_OBJECTS);
+        header.watch.store(watch, Ordering::Relaxed);
         header.deadline.store(NO_DEADLINE, Ordering::Relaxed);
         header.magic.store(MAGIC, Ordering::Release);
         Ok(segment)
@@ -159,6 +163,7 @@ mod tests {
             replica: 2,
             quantum: 100,
             trace: false,
+            objects: false,
         };
         let segment = Segment::create(&path, settings).unwrap();
         let again = Segment::create(&path, settings).unwrap();

@@ -54,6 +54,10 @@ pub struct Config {
     /// Record every operation of the server.
     #[serde(default)]
     pub trace: bool,
+    /// Have the addresses of locks and the like in the schedule's hash: a
+    /// difference is found where it begins, and one that reaches no answer too.
+    #[serde(default)]
+    pub objects: bool,
     /// The operator vouches that the cluster is new, so that a replica without
     /// a log takes part at once.
     #[serde(default)]

@@ -46,6 +46,7 @@ impl Engine {
             replica: config.id,
             quantum: config.quantum,
             trace: config.trace,
+            objects: config.objects,
         };
         let segment = Segment::create(&config.segment, settings).map_err(|e| {
             EngineError::new(format!(

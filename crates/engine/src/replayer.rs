@@ -31,6 +31,8 @@ pub struct Replay {
     pub quantum: u32,
     /// Record every operation of the server.
     pub trace: bool,
+    /// Have the addresses of locks in the schedule's hash, as in the recorded run.
+    pub objects: bool,
     /// A file for one line per epoch: epoch, clock, output hash, schedule hash.
     pub hashes: Option<PathBuf>,
 }
@@ -71,6 +73,7 @@ impl Replayer {
             replica: 0,
             quantum: replay.quantum,
             trace: replay.trace,
+            objects: replay.objects,
         };
         let segment =
             Segment::create(&replay.segment, settings).map_err(|e| failed(&replay.segment, e))?;

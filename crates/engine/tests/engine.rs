@@ -377,6 +377,7 @@ fn a_recording_is_replayed_to_the_same_hashes() {
             source,
             quantum: 100,
             trace: false,
+            objects: false,
             hashes: Some(cluster.segment(&format!("hashes-{n}"))),
         };
         let replayer = Replayer::start(&replay).unwrap();

@@ -42,6 +42,8 @@ struct Record {
     caller: u64,
     /// The program's stack pointer there: the same unless its stack differs.
     stack: u64,
+    /// Address of the object that the operation is on; 0: none in memory.
+    object: u64,
     slot: u32,
     operation: u32,
 }
@@ -53,21 +55,26 @@ const FAILED: usize = 2;
 /// Private to each process image; a forked child inherits the mapping.
 static STATE: AtomicUsize = AtomicUsize::new(UNTRIED);
 
-/// Whether the node wants a trace.
+/// The node wants a trace.
+pub(crate) const EACH: u32 = crane_channel::layout::WATCH_RECORDS;
+/// The node wants the addresses of objects in the schedule's hash.
+pub(crate) const OBJECTS: u32 = crane_channel::layout::WATCH_OBJECTS;
+
+/// What the node wants, [`EACH`] and [`OBJECTS`].
 #[inline]
-pub(crate) fn wanted() -> bool {
-    header().trace.load(Ordering::Relaxed) != 0
+pub(crate) fn wanted() -> u32 {
+    header().watch.load(Ordering::Relaxed)
 }
 
 /// Records an operation that is about to begin. The caller holds the turn.
 #[unsafe(naked)]
-pub(crate) extern "C" fn record(operation: u32) {
+pub(crate) extern "C" fn record(operation: u32, object: u64) {
     // The places of the return address and of the frame are what the search
     // for the program's call begins with.
-    naked_asm!("mov rsi, rsp", "mov rdx, rbp", "jmp {}", sym record_from);
+    naked_asm!("mov rdx, rsp", "mov rcx, rbp", "jmp {}", sym record_from);
 }
 
-extern "C" fn record_from(operation: u32, stack: *const u64, base: u64) {
+extern "C" fn record_from(operation: u32, object: u64, stack: *const u64, base: u64) {
     if STATE.load(Ordering::Relaxed) == UNTRIED {
         let state = if map() { MAPPED } else { FAILED };
         STATE.store(state, Ordering::Relaxed);
@@ -102,6 +109,7 @@ extern "C" fn record_from(operation: u32, stack: *const u64, base: u64) {
         output: w.output_hash,
         caller: site.address,
         stack: site.stack,
+        object,
         slot: tls::slot(),
         operation,
     };

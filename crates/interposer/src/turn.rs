@@ -52,13 +52,25 @@ impl Gate {
 /// what does not wait.
 #[inline]
 pub(crate) fn begin(op: Op) -> Slot {
+    begin_on(op, core::ptr::null::<u8>())
+}
+
+/// As [`begin`], of an operation on an object in the program's memory.
+#[inline]
+pub(crate) fn begin_on<T>(op: Op, object: *const T) -> Slot {
     let me = tls::slot();
     if me == 0 {
         ensure_attached();
         return tls::slot();
     }
-    if trace::wanted() {
-        trace::record(op as u32);
+    let watch = trace::wanted();
+    if watch != 0 {
+        if watch & trace::OBJECTS != 0 && !object.is_null() {
+            world().scheduler.witness(object as u64);
+        }
+        if watch & trace::EACH != 0 {
+            trace::record(op as u32, object as u64);
+        }
     }
     note(me, op);
     let scheduler = &mut world().scheduler;
@@ -73,13 +85,6 @@ pub(crate) fn begin(op: Op) -> Slot {
         cancel::act_if_asked(me);
     }
     me
-}
-
-/// As [`begin`], of an operation on an object in the program's memory.
-#[inline]
-pub(crate) fn begin_on<T>(op: Op, object: *const T) -> Slot {
-    let _ = object;
-    begin(op)
 }
 
 /// Notes what the calling thread does: in a wait of which operation it is.

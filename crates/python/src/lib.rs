@@ -90,13 +90,14 @@ struct Replayer {
 impl Replayer {
     /// Create the segment and begin to feed it; then start the program.
     #[new]
-    #[pyo3(signature = (segment_path, source, quantum=100, trace=false, hashes=None))]
+    #[pyo3(signature = (segment_path, source, quantum=100, trace=false, objects=false, hashes=None))]
     fn new(
         py: Python<'_>,
         segment_path: PathBuf,
         source: PathBuf,
         quantum: u32,
         trace: bool,
+        objects: bool,
         hashes: Option<PathBuf>,
     ) -> PyResult<Self> {
         let replay = crane_engine::Replay {
@@ -104,6 +105,7 @@ impl Replayer {
             source,
             quantum,
             trace,
+            objects,
             hashes,
         };
         let inner = py

@@ -93,7 +93,20 @@ async def record(
     net = f"127.{pick.randrange(64, 255)}.{pick.randrange(1, 255)}"
     listen = [f"{net}.{number}" for number in range(1, replicas + 1)]
     command = [sys.executable, "-m", "crane", "run", "--replicas", str(replicas)]
-    command += ["--name", name, "--state", str(state), "--listen", ",".join(listen), *options]
+    # A difference in addresses is found before it reaches an answer.
+    settings = work / "crane.toml"
+    settings.write_text("[engine]\nobjects = true\n")
+    command += [
+        "-f",
+        str(settings),
+        "--name",
+        name,
+        "--state",
+        str(state),
+        "--listen",
+        ",".join(listen),
+        *options,
+    ]
     command += ["--", *argv]
     with log.open("wb") as out:
         cluster = await asyncio.create_subprocess_exec(

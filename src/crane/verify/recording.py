@@ -47,6 +47,14 @@ class Recording:
     """Epochs of the log."""
     live: list[Sample]
 
+    @property
+    def has_objects(self) -> bool:
+        """Whether the addresses of locks are in the schedule's hash.
+
+        As in the cluster that was recorded, where its hashes are compared.
+        """
+        return bool(self.config.engine.get("objects", not self.live))
+
 
 def write(
     directory: Path, config: NodeConfig, node: Path, live: list[Sample], name: str = "replica"

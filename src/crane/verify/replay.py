@@ -141,6 +141,7 @@ async def execute(
             recording.epochs,
             quantum=config.quantum,
             trace=window is not None,
+            objects=recording.has_objects,
             hashes=directory / "hashes",
         )
         assert replayer is not None

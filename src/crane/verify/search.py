@@ -33,6 +33,8 @@ class Line(msgspec.Struct, frozen=True):
     """Running hash of the output before the operation."""
     stack: str
     """The program's stack pointer."""
+    object: str
+    """Address of the lock or the like that it is on; empty: none."""
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
@@ -114,6 +116,11 @@ def explain(
         text = f"thread {before.slot} sent other bytes in or after its {before.name} at {place}"
     elif one.caller != other.caller:
         text = f"thread {one.slot} comes to {one.name} from another place"
+    elif one.object != other.object:
+        text = (
+            f"thread {one.slot} comes to {one.name} with another object:"
+            f" {one.object:#x} and {other.object:#x}"
+        )
     elif one.stack != other.stack:
         text = f"thread {one.slot} comes to {one.name} with another depth of its stack"
     else:
@@ -131,6 +138,7 @@ def _lines(trace: Trace, number: int, images: Images) -> list[Line]:
             place=images.describe(one.caller),
             output=f"{one.output:016x}",
             stack=f"{one.stack:#x}",
+            object=f"{one.object:#x}" if one.object else "",
         )
         for one in trace.around(number, _BEFORE, _AFTER)
     ]

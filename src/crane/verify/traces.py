@@ -15,8 +15,8 @@ _MAGIC = b"CRANETRC"
 # magic, capacity, first clock, records written, records that found no room
 _HEAD = struct.Struct("<8sQQQQ")
 _HEAD_LENGTH = 4096
-# clock, epoch, output hash, caller, stack pointer, thread slot, operation
-_RECORD = struct.Struct("<QQQQQII")
+# clock, epoch, output hash, caller, stack pointer, object, thread slot, operation
+_RECORD = struct.Struct("<QQQQQQII")
 _CHUNK = 8192 * _RECORD.size
 
 
@@ -40,6 +40,8 @@ class Operation:
     caller: int
     """Where the program goes on after its call; 0: not known."""
     stack: int
+    object: int
+    """Address of the object that it is on; 0: none in memory."""
     slot: int
     code: int
 

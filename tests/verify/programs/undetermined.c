@@ -2,7 +2,7 @@
  * own clock, which is no input of the log. The fault shows from the hundredth
  * line on.
  *
- *     undetermined PORT none|order|answer|file
+ *     undetermined PORT none|order|lock|answer|file
  */
 #include <arpa/inet.h>
 #include <pthread.h>
@@ -37,12 +37,23 @@ __attribute__((noinline)) void the_other_way(void)
     pthread_mutex_unlock(&lock);
 }
 
+__attribute__((noinline)) void with_some_lock(void)
+{
+    static pthread_mutex_t locks[2] = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_MUTEX_INITIALIZER};
+    pthread_mutex_t *one = &locks[coin()];
+    pthread_mutex_lock(one);
+    lines++;
+    pthread_mutex_unlock(one);
+}
+
 static void answer(int fd)
 {
     char text[64] = "PONG\r\n";
     int late = lines >= 100;
     if (late && !strcmp(fault, "order") && coin())
         the_other_way();
+    else if (late && !strcmp(fault, "lock"))
+        with_some_lock();
     else
         the_usual_way();
     if (late && !strcmp(fault, "answer"))
