@@ -149,7 +149,7 @@ CASE(not_in_mutex_lock) {
     settle();
     CODE(pthread_cancel(target));
     settle();
-    CODE(pthread_mutex_unlock(&m));
+    NEED(pthread_mutex_unlock(&m) == 0);
     CODE(pthread_join(target, &ended));
     RESULT(ended == PTHREAD_CANCELED);
 }

@@ -246,7 +246,7 @@ CASE(shared_spin_lock) {
         _exit(0);
     }
     settle();
-    CODE(pthread_spin_unlock(lock));
+    NEED(pthread_spin_unlock(lock) == 0);
     NEED(waitpid(child, NULL, 0) == child);
     munmap((void *)lock, 4096);
 }

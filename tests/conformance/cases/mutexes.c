@@ -386,10 +386,14 @@ CASE(many_threads) {
     RESULT(counter);
 }
 
+static volatile int tried;
+
 static void *locks_for_a_while(void *unused) {
     (void)unused;
     pthread_mutex_lock(&m);
-    usleep(30000);
+    while (!tried)
+        usleep(1000);
+    usleep(10000);
     pthread_mutex_unlock(&m);
     return NULL;
 }
@@ -398,8 +402,9 @@ CASE(timed_and_got) {
     make(PTHREAD_MUTEX_NORMAL, PTHREAD_MUTEX_STALLED, PTHREAD_PROCESS_PRIVATE);
     pthread_t t;
     NEED(pthread_create(&t, NULL, locks_for_a_while, NULL) == 0);
-    usleep(10000);
+    settle();
     CODE(pthread_mutex_trylock(&m));
+    tried = 1;
     struct timespec at = in_ms(5000);
     CODE(pthread_mutex_timedlock(&m, &at));
     CODE(pthread_mutex_unlock(&m));

@@ -29,7 +29,7 @@ CASE(join_errors) {
     pthread_t t;
     CODE(pthread_join(pthread_self(), NULL));
     CODE(pthread_tryjoin_np(pthread_self(), NULL));
-    NEED(pthread_create(&t, NULL, sleeps, (void *)30) == 0);
+    NEED(pthread_create(&t, NULL, sleeps, (void *)300) == 0);
     CODE(pthread_tryjoin_np(t, NULL));
     struct timespec at = in_ms(3);
     CODE(pthread_timedjoin_np(t, NULL, &at));
@@ -41,12 +41,12 @@ CASE(join_errors) {
     NEED(pthread_create(&t, NULL, returns, NULL) == 0);
     settle();
     CODE(pthread_tryjoin_np(t, NULL));
-    NEED(pthread_create(&t, NULL, sleeps, (void *)60) == 0);
+    NEED(pthread_create(&t, NULL, sleeps, (void *)300) == 0);
     CODE(pthread_detach(t));
     CODE(pthread_detach(t));
     CODE(pthread_join(t, NULL));
     CODE(pthread_tryjoin_np(t, NULL));
-    usleep(100000);
+    usleep(400000);
 }
 
 CASE(ended_but_not_joined) {
@@ -199,7 +199,7 @@ CASE(names_and_clocks) {
     CODE(pthread_getname_np(pthread_self(), name, sizeof name));
     say("name %s", name);
     pthread_t t;
-    NEED(pthread_create(&t, NULL, sleeps, (void *)60) == 0);
+    NEED(pthread_create(&t, NULL, sleeps, (void *)300) == 0);
     CODE(pthread_setname_np(t, "other"));
     CODE(pthread_getname_np(t, name, sizeof name));
     say("name %s", name);
@@ -272,12 +272,21 @@ CASE(destructors_that_wait) {
 
 static void prepare_1(void) { say("prepare 1"); }
 static void prepare_2(void) { say("prepare 2"); }
-static void parent_1(void) { settle(), settle(), say("parent 1"); }
-static void parent_2(void) { settle(), settle(), say("parent 2"); }
+static volatile int *child_said;
+static void parent_1(void) {
+    while (*child_said == 0)
+        usleep(1000);
+    say("parent 1");
+}
+static void parent_2(void) { say("parent 2"); }
 static void child_1(void) { say("child 1"); }
-static void child_2(void) { say("child 2"); }
+static void child_2(void) {
+    say("child 2");
+    *child_said = 1;
+}
 
 static void forks_with_handlers(void) {
+    child_said = shared_page();
     NEED(pthread_atfork(prepare_1, parent_1, child_1) == 0);
     NEED(pthread_atfork(prepare_2, parent_2, child_2) == 0);
     pid_t child = fork();
