@@ -20,8 +20,8 @@ use crate::refuse::{self, Unsupported};
 use crate::rwlock::{self, RwLock};
 use crate::semaphore::{self, Semaphore};
 use crate::{
-    c11, cancel, clock, control, dynamic, exec, fds, files, messages, once, options, polling,
-    priorities, process, random, signals, sockets, spinlock, threads, transfer,
+    c11, cancel, clock, clone, control, dynamic, exec, fds, files, messages, once, options,
+    polling, priorities, process, random, signals, sockets, spinlock, threads, transfer,
 };
 use core::ffi::{CStr, c_char, c_int, c_long, c_uint, c_ulong, c_void};
 use core::ptr::null;
@@ -106,6 +106,10 @@ interposed! {
         fn pthread_yield() -> c_int { threads::sched_yield() }
         /// The signal is taken in the target's next turn.
         fn pthread_kill(thread: pthread_t, signal: c_int) -> c_int { threads::kill(thread, signal) }
+        /// As fork where it asks for nothing else; ENOSYS for threads.
+        fn clone(child: clone::Child, _stack: *mut c_void, flags: c_int, argument: *mut c_void) -> c_int { clone::by_name(child, flags, argument) }
+        /// As clone.
+        fn __clone(child: clone::Child, _stack: *mut c_void, flags: c_int, argument: *mut c_void) -> c_int { clone::by_name(child, flags, argument) }
         /// Acted upon in the target's turn, at a cancellation point.
         fn pthread_cancel(thread: pthread_t) -> c_int { cancel::cancel(thread) }
         /// Kept in the schedule's record of the thread.

@@ -22,6 +22,7 @@ mod c11;
 mod callsite;
 mod cancel;
 mod clock;
+mod clone;
 mod condvar;
 mod control;
 mod datagrams;

@@ -3,8 +3,8 @@
 use crate::raw::{self, fail, sys};
 use crate::refuse::{self, Unsupported};
 use crate::{
-    clock, control, exec, fds, files, futex, messages, options, polling, process, random, sockets,
-    threads, transfer,
+    clock, clone, control, exec, fds, files, futex, messages, options, polling, process, random,
+    sockets, threads, transfer,
 };
 use core::ffi::{c_int, c_long, c_uint, c_ulong};
 use syscalls::Sysno;
@@ -93,19 +93,21 @@ pub(crate) unsafe fn syscall(number: c_long, a: [c_ulong; 6]) -> c_long {
             Sysno::sched_getaffinity => threads::getaffinity(a[1] as usize, ptr!(2)).into(),
             Sysno::execve => exec::execve(ptr!(0), ptr!(1), ptr!(2)).into(),
             Sysno::execveat => exec::execveat(int(0), ptr!(1), ptr!(2), ptr!(3), int(4)).into(),
+            Sysno::clone => clone::by_number(a[0], a[1]).into(),
+            Sysno::clone3 => clone::by_structure(ptr!(0)).into(),
+            Sysno::fork | Sysno::vfork => process::fork().into(),
             Sysno::kill => process::kill(int(0), int(1)).into(),
             Sysno::exit_group => process::exit_now(int(0)),
+            Sysno::futex_waitv | Sysno::futex_wake | Sysno::futex_wait | Sysno::futex_requeue => {
+                refuse::count(Unsupported::RawSystemCall);
+                fail(libc::ENOSYS).into()
+            }
             Sysno::io_uring_setup | Sysno::io_uring_enter | Sysno::io_uring_register => {
                 refuse::count(Unsupported::IoUring);
                 fail(libc::ENOSYS).into()
             }
             _ => {
-                if matches!(
-                    call,
-                    Sysno::clone | Sysno::clone3 | Sysno::fork | Sysno::vfork
-                ) {
-                    refuse::count(Unsupported::Spawn);
-                } else if brings_input(call) {
+                if brings_input(call) {
                     refuse::count(Unsupported::RawSystemCall);
                 }
                 raw::ret(sys!(call, a[0], a[1], a[2], a[3], a[4], a[5])) as c_long
