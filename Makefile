@@ -50,9 +50,11 @@ lint: build $(VENV)/.locked-dev
 	cargo fmt --all --check
 	cargo clippy --workspace --exclude crane-interposer --all-targets --locked -- -D warnings
 	cargo clippy --release --locked -p crane-interposer -- -D warnings
-	$(BIN)/ruff format --check src tests examples
-	$(BIN)/ruff check src tests examples
+	$(BIN)/ruff format --check src tests examples tools
+	$(BIN)/ruff check src tests examples tools
 	$(BIN)/mypy
+	MYPYPATH=tools $(BIN)/mypy tools/*.py
+	MYPYPATH=tests/programs $(BIN)/mypy --explicit-package-bases tests/programs/*.py tests/programs/servers/*.py
 
 test-rust: build
 	@if command -v cargo-nextest >/dev/null; then \

@@ -1,11 +1,12 @@
-"""Write docs/compatibility.md from the interposer's source.
+"""Write docs/compatibility.md and crane doctor's table from the interposer's source.
 
-``python tools/compatibility.py`` writes it; with ``--check`` it only says
-whether it is up to date.
+``python tools/compatibility.py`` writes them; with ``--check`` it only says
+whether they are up to date.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 from itertools import groupby
 
@@ -25,6 +26,7 @@ _ELSEWHERE = {
 }
 
 PAGE = ROOT / "docs" / "compatibility.md"
+DATA = ROOT / "src" / "crane" / "interposed.json"
 
 _HEAD = """\
 # What a replicated program may call
@@ -70,9 +72,13 @@ def cell(text: str) -> str:
     return text.replace("|", "\\|")
 
 
+def _table() -> list[Row]:
+    return rows() + [_ELSEWHERE[symbol] for symbol in sorted(exported_elsewhere())]
+
+
 def page() -> str:
     """The whole page."""
-    table = rows() + [_ELSEWHERE[symbol] for symbol in sorted(exported_elsewhere())]
+    table = _table()
     parts = [_HEAD, f"## Interposed functions ({len(table)})\n"]
     for family, members in groupby(table, key=lambda row: row.family):
         parts.append(f"### {family.replace('_', ' ').capitalize()}\n")
@@ -93,18 +99,31 @@ def page() -> str:
     return "\n".join(parts)
 
 
+def data() -> str:
+    """What `crane doctor` reads: the same in a form for programs."""
+    known = reasons()
+    content = {
+        "interposed": {row.symbol: row.family for row in sorted(_table(), key=lambda r: r.symbol)},
+        "gaps": [{"names": one.names, "reason": one.text} for one in known if one.gap],
+        "passed": sorted({name for one in known if not one.gap for name in one.names}),
+    }
+    return json.dumps(content, indent=1) + "\n"
+
+
 def main(arguments: list[str]) -> int:
     """Write the page, or check it; 1 when it is not up to date."""
     if arguments == ["--check"]:
-        if PAGE.exists() and PAGE.read_text() == page():
-            return 0
-        sys.stderr.write(f"{PAGE} is not up to date; run `python tools/compatibility.py`\n")
-        return 1
+        for path, text in ((PAGE, page()), (DATA, data())):
+            if not path.exists() or path.read_text() != text:
+                sys.stderr.write(f"{path} is not up to date; run `python tools/compatibility.py`\n")
+                return 1
+        return 0
     if arguments:
         sys.stderr.write("usage: compatibility.py [--check]\n")
         return 2
     PAGE.parent.mkdir(exist_ok=True)
     PAGE.write_text(page())
+    DATA.write_text(data())
     return 0
 
 

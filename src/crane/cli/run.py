@@ -104,5 +104,9 @@ def run_command(  # noqa: PLR0917 - click passes by name
         engine=base.engine,
     )
     from crane import supervisor
+    from crane.doctor import advice
 
+    hint = advice.hint(program.chain(found.path, env), argv)
+    if hint is not None:
+        terminal.say(hint)
     supervisor.run(StateDir(state), wanted, terminal.say)
