@@ -323,6 +323,6 @@ fn admit(event: Event<'_>) {
         } => {
             vk.apply_gateway_down(host, gateway, incarnation);
         }
-        Event::Signal { number } => signals::post_to_first(number),
+        Event::Signal { number } => signals::post_to_main(number),
     }
 }

@@ -95,6 +95,11 @@ pub(crate) fn cancel(thread: libc::pthread_t) -> c_int {
     0
 }
 
+/// Whether the calling thread is to end.
+pub(crate) fn is_asked(me: Slot) -> bool {
+    is_wanted(world().threads[me as usize].cancel)
+}
+
 /// Ends the calling thread if that was asked for and is allowed now.
 pub(crate) fn act_if_asked(me: Slot) {
     if is_wanted(world().threads[me as usize].cancel) {

@@ -191,9 +191,13 @@ pub(crate) unsafe fn getrusage(_who: c_int, at: *mut libc::rusage) -> c_int {
 /// Sleeps until virtual time `deadline`; returns the rest when a signal came.
 fn sleep_until(deadline: u64) -> Result<(), u64> {
     let me = begin(Op::Sleep);
-    match turn::wait(me, 0, Some(deadline)) {
-        Wake::Interrupted => Err(deadline.saturating_sub(now())),
-        Wake::TimedOut | Wake::Woken => Ok(()),
+    loop {
+        match turn::wait(me, 0, Some(deadline)) {
+            Wake::Interrupted => return Err(deadline.saturating_sub(now())),
+            Wake::TimedOut => return Ok(()),
+            // For a signal that somebody else has taken.
+            Wake::Woken => {}
+        }
     }
 }
 
@@ -239,7 +243,7 @@ pub(crate) fn usleep(us: c_uint) -> c_int {
 pub(crate) fn sleep(seconds: c_uint) -> c_uint {
     match sleep_until(after(u64::from(seconds) * SECOND)) {
         Ok(()) => 0,
-        Err(left) => left.div_ceil(SECOND) as c_uint,
+        Err(left) => (left / SECOND) as c_uint,
     }
 }
 

@@ -21,6 +21,9 @@ pub(crate) fn fcntl(fd: c_int, command: c_int, argument: c_ulong) -> c_int {
     if command == libc::F_DUPFD || command == libc::F_DUPFD_CLOEXEC {
         return duplicated(me, fd, native(), command == libc::F_DUPFD_CLOEXEC);
     }
+    if let Some(done) = crate::locks::control(me, fd, command, argument) {
+        return done;
+    }
     let Some(desc) = virtual_of(me, fd) else {
         return native();
     };

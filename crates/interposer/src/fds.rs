@@ -8,7 +8,7 @@ use crate::boundary::Effects;
 use crate::raw::{self, fail, sys};
 use crate::turn::{self, Op, begin};
 use crate::world::{vkernel, world};
-use crate::{files, tls};
+use crate::{files, locks, signals, stdio, tls};
 use core::ffi::{c_int, c_uint};
 use crane_scheduler::{Slot, Wake};
 use crane_vkernel::{DescId, Dir, Errno, wait_key};
@@ -52,7 +52,12 @@ pub(crate) fn blocking<T>(
         match (attempt(), why) {
             (Err(Errno::AGAIN), Wake::Woken) => {}
             (Err(Errno::AGAIN), Wake::TimedOut) => break Err(libc::EAGAIN),
-            (Err(Errno::AGAIN), Wake::Interrupted) => break Err(libc::EINTR),
+            (Err(Errno::AGAIN), Wake::Interrupted) => {
+                // Calls with a time limit are never restarted, see signal(7).
+                if deadline.is_some() || !signals::restarts(me) {
+                    break Err(libc::EINTR);
+                }
+            }
             (other, _) => break other.map_err(|e| e.0),
         }
     };
@@ -81,7 +86,10 @@ pub(crate) fn install(me: Slot, fd: c_int, desc: DescId, cloexec: bool) -> c_int
     let process = world().threads[me as usize].process;
     files::forget(fd);
     match vkernel().fd_install(&mut Effects, process, fd, desc, cloexec) {
-        Ok(()) => fd,
+        Ok(()) => {
+            stdio::look_at(fd);
+            fd
+        }
         Err(e) => {
             let _ = vkernel().desc_release(&mut Effects, desc);
             close_real(fd);
@@ -109,7 +117,9 @@ pub(crate) fn close(fd: c_int) -> c_int {
     if virtual_of(me, fd).is_some() {
         let _ = vkernel().fd_close(&mut Effects, crate::process::current(), fd);
     }
-    close_real(fd)
+    let code = close_real(fd);
+    locks::others_go_on();
+    code
 }
 
 /// close_range(2).
@@ -128,7 +138,9 @@ pub(crate) fn close_range(first: c_uint, last: c_uint, flags: c_int) -> c_int {
         }
     }
     // SAFETY: plain close_range(2).
-    raw::ret(unsafe { sys!(Sysno::close_range, first, last, flags) }) as c_int
+    let code = raw::ret(unsafe { sys!(Sysno::close_range, first, last, flags) }) as c_int;
+    locks::others_go_on();
+    code
 }
 
 /// dup(2).
@@ -162,6 +174,7 @@ pub(crate) fn duplicated(me: Slot, old: c_int, new: c_int, cloexec: bool) -> c_i
         if virtual_of(me, old).is_some() {
             let process = crate::process::current();
             let _ = vkernel().fd_dup(&mut Effects, process, old, new, cloexec);
+            stdio::look_at(new);
         }
     }
     new

@@ -308,6 +308,23 @@ fn special(path: &[u8]) -> Option<Special> {
     Some(Special::Text(text))
 }
 
+/// The virtual descriptor that a path names, as /dev/stdout and /dev/fd/7 do:
+/// opened by that name again, it is a duplicate.
+fn again(path: &[u8]) -> Option<c_int> {
+    let number = match path {
+        b"/dev/stdin" => 0,
+        b"/dev/stdout" => 1,
+        b"/dev/stderr" => 2,
+        _ => {
+            let digits = path
+                .strip_prefix(b"/dev/fd/")
+                .or_else(|| path.strip_prefix(b"/proc/self/fd/"))?;
+            core::str::from_utf8(digits).ok()?.parse().ok()?
+        }
+    };
+    crate::fds::virtual_of(crate::tls::slot(), number).map(|_| number)
+}
+
 /// Opens a special file, if `path` is one.
 pub(crate) unsafe fn open_special(path: *const c_char, flags: c_int) -> Option<c_int> {
     // SAFETY: the caller passes a C string to open(2).
@@ -316,6 +333,14 @@ pub(crate) unsafe fn open_special(path: *const c_char, flags: c_int) -> Option<c
         return None;
     }
     let cloexec = flags & libc::O_CLOEXEC;
+    if let Some(fd) = again(bytes) {
+        let command = if cloexec != 0 {
+            libc::F_DUPFD_CLOEXEC
+        } else {
+            libc::F_DUPFD
+        };
+        return Some(crate::control::fcntl(fd, command, 0));
+    }
     match special(bytes)? {
         Special::Random => {
             // SAFETY: plain open of /dev/null as the placeholder of the number.
@@ -402,6 +427,12 @@ pub(crate) unsafe fn fopen(path: *const c_char, mode: *const c_char) -> *mut lib
             };
             return fopencookie(core::ptr::null_mut(), c"r".as_ptr(), functions);
         }
+        if again(name).is_some() {
+            return match open_special(path, 0) {
+                Some(fd) if fd >= 0 => crate::stdio::fdopen(fd, mode),
+                _ => core::ptr::null_mut(),
+            };
+        }
         if let Some(fd) = open_special(path, 0) {
             return libc::fdopen(fd, c"r".as_ptr());
         }
@@ -421,7 +452,10 @@ pub(crate) unsafe fn fclose(file: *mut libc::FILE) -> c_int {
         let fd = libc::fileno(file);
         if fd >= 0 {
             let flags = sys!(Sysno::fcntl, fd, libc::F_GETFL);
-            if (flags as c_int) & libc::O_ACCMODE != 0 && flags < 0x8000_0000 {
+            if crate::fds::virtual_of(me, fd).is_none()
+                && (flags as c_int) & libc::O_ACCMODE != 0
+                && flags < 0x8000_0000
+            {
                 touched(fd);
             }
             forget(fd);

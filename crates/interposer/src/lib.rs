@@ -15,6 +15,7 @@
 // This library is private to the product: its exports are the C library's.
 #![allow(missing_docs)]
 
+mod actions;
 mod ancillary;
 mod barrier;
 mod boundary;
@@ -26,13 +27,20 @@ mod clone;
 mod condvar;
 mod control;
 mod datagrams;
+mod dprintf;
 mod dynamic;
 mod exec;
 mod exports;
+mod fatal;
 mod fds;
 mod files;
 mod futex;
+mod ids;
 mod image;
+mod jumps;
+mod kill;
+mod locks;
+mod masks;
 mod memory;
 mod messages;
 mod mutex;
@@ -52,13 +60,18 @@ mod refuse;
 mod rwlock;
 mod semaphore;
 mod signals;
+mod sigwait;
 mod sockets;
+mod spawn;
 mod spin;
 mod spinlock;
+mod stdio;
+mod sysv;
 mod threads;
 mod tls;
 mod trace;
 mod transfer;
 mod turn;
 mod unix;
+mod wait;
 mod world;

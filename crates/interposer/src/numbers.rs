@@ -3,8 +3,8 @@
 use crate::raw::{self, fail, sys};
 use crate::refuse::{self, Unsupported};
 use crate::{
-    clock, clone, control, exec, fds, files, futex, messages, options, polling, process, random,
-    sockets, threads, transfer,
+    actions, clock, clone, control, exec, fatal, fds, files, futex, ids, kill, locks, masks,
+    messages, options, polling, process, random, sigwait, sockets, sysv, threads, transfer, wait,
 };
 use core::ffi::{c_int, c_long, c_uint, c_ulong};
 use syscalls::Sysno;
@@ -93,10 +93,39 @@ pub(crate) unsafe fn syscall(number: c_long, a: [c_ulong; 6]) -> c_long {
             Sysno::sched_getaffinity => threads::getaffinity(a[1] as usize, ptr!(2)).into(),
             Sysno::execve => exec::execve(ptr!(0), ptr!(1), ptr!(2)).into(),
             Sysno::execveat => exec::execveat(int(0), ptr!(1), ptr!(2), ptr!(3), int(4)).into(),
+            Sysno::kill => kill::kill(int(0), int(1)).into(),
+            Sysno::tgkill => kill::tgkill(uint(0), int(1), int(2)).into(),
+            Sysno::tkill => kill::tgkill(0, int(0), int(1)).into(),
+            Sysno::rt_sigaction => actions::by_number(int(0), ptr!(1), ptr!(2)).into(),
+            Sysno::rt_sigprocmask => masks::by_number(int(0), ptr!(1), ptr!(2)).into(),
+            Sysno::rt_sigpending => masks::pending_by_number(ptr!(0)).into(),
+            Sysno::rt_sigtimedwait => sigwait::sigtimedwait(ptr!(0), ptr!(1), ptr!(2)).into(),
+            Sysno::rt_sigsuspend => sigwait::sigsuspend(ptr!(0)).into(),
+            Sysno::sigaltstack => fatal::sigaltstack(ptr!(0), ptr!(1)).into(),
+            Sysno::pause => sigwait::pause().into(),
+            Sysno::wait4 => wait::wait4(int(0), ptr!(1), int(2), ptr!(3)).into(),
+            Sysno::waitid => wait::waitid(uint(0), uint(1), ptr!(2), int(3)).into(),
+            Sysno::getppid => ids::getppid().into(),
+            Sysno::getpgid => ids::getpgid(int(0)).into(),
+            Sysno::getpgrp => ids::getpgid(0).into(),
+            Sysno::getsid => ids::getsid(int(0)).into(),
+            Sysno::setpgid => ids::setpgid(int(0), int(1)).into(),
+            Sysno::setsid => ids::setsid().into(),
+            Sysno::prctl => ids::prctl(int(0), [a[1], a[2], a[3], a[4]]).into(),
             Sysno::clone => clone::by_number(a[0], a[1]).into(),
             Sysno::clone3 => clone::by_structure(ptr!(0)).into(),
-            Sysno::fork | Sysno::vfork => process::fork().into(),
-            Sysno::kill => process::kill(int(0), int(1)).into(),
+            Sysno::fork => process::fork().into(),
+            Sysno::vfork => process::vfork().into(),
+            Sysno::flock => locks::flock(int(0), int(1)).into(),
+            Sysno::semop => sysv::semop(int(0), ptr!(1), a[2] as usize, core::ptr::null()).into(),
+            Sysno::semtimedop => sysv::semop(int(0), ptr!(1), a[2] as usize, ptr!(3)).into(),
+            Sysno::semctl => sysv::semctl(int(0), int(1), int(2), a[3]).into(),
+            Sysno::msgsnd => sysv::msgsnd(int(0), ptr!(1), a[2] as usize, int(3)).into(),
+            Sysno::msgrcv => {
+                sysv::msgrcv(int(0), ptr!(1), a[2] as usize, a[3] as c_long, int(4)) as c_long
+            }
+            Sysno::msgctl => sysv::msgctl(int(0), int(1), ptr!(2)).into(),
+            Sysno::shmctl => sysv::shmctl(int(0), int(1), ptr!(2)).into(),
             Sysno::exit_group => process::exit_now(int(0)),
             Sysno::futex_waitv | Sysno::futex_wake | Sysno::futex_wait | Sysno::futex_requeue => {
                 refuse::count(Unsupported::RawSystemCall);

@@ -67,4 +67,8 @@ pub(crate) enum Op {
     Wait,
     Kill,
     Signal,
+    Spawn,
+    Ids,
+    FileLock,
+    SignalAction,
 }

@@ -1,48 +1,77 @@
-//! Processes: fork, exec, end, waiting and killing, in logical order.
+//! Processes: their records, fork, attaching after exec, and their ordered end.
 
+use crate::actions::{self, Action};
 use crate::boundary::{self, Effects};
 use crate::raw::{self, fail, sys};
 use crate::real::real;
+use crate::signals::{self, Info, Queued};
 use crate::turn::{self, Op, begin};
 use crate::world::{MAX_PROCESSES, header, vkernel, world};
-use crate::{refuse, signals, threads, tls};
+use crate::{fatal, locks, refuse, threads, tls, wait};
 use core::ffi::{c_char, c_int, c_void};
 use core::sync::atomic::{AtomicU32, Ordering};
 use crane_channel::layout::State;
 use crane_channel::output::Output;
-use crane_scheduler::{Slot, Wake};
+use crane_scheduler::Slot;
 use syscalls::Sysno;
 
-const FREE: u32 = 0;
-const RUNNING: u32 = 1;
+/// What a process is.
+pub(crate) const FREE: u32 = 0;
+pub(crate) const RUNNING: u32 = 1;
 /// Ended; its parent has not waited for it.
-const ZOMBIE: u32 = 2;
+pub(crate) const ZOMBIE: u32 = 2;
 
 /// A process's record. All-zero is a free one.
 #[repr(C)]
 pub(crate) struct Process {
-    state: u32,
-    /// Pid in the replica's namespace.
+    /// [`FREE`], [`RUNNING`] or [`ZOMBIE`].
+    pub(crate) state: u32,
+    /// Pid in the replica's namespace; 0 while it is being made.
     pub(crate) pid: u32,
-    parent: u32,
+    /// Index of its parent; 0: that has ended, or is the replica's init.
+    pub(crate) parent: u32,
     /// Status as in wait(2), for a zombie.
-    status: u32,
+    pub(crate) status: u32,
     /// First of the list of threads whose real end must be awaited.
     pub(crate) leavers: Slot,
     /// Slot of the thread that called exec and keeps the turn across it.
-    exec: Slot,
+    pub(crate) exec: Slot,
     /// Slot of the first thread, which takes the process's signals.
     pub(crate) first: Slot,
-    _pad: u32,
+    /// Process group and session.
+    pub(crate) group: u32,
+    pub(crate) session: u32,
+    /// 1: orphans below it become its children (PR_SET_CHILD_SUBREAPER).
+    pub(crate) subreaper: u32,
+    /// Signal that it gets when its parent ends (PR_SET_PDEATHSIG).
+    pub(crate) death_signal: u32,
+    /// 1: its parent waits until it has called exec or ended (vfork, spawn).
+    pub(crate) awaited: u32,
+    /// Why its parent's spawn failed, an errno.
+    pub(crate) spawn_error: i32,
+    /// 1: has undoable operations on System V semaphores.
+    pub(crate) undo: u32,
+    /// Order of creation.
+    pub(crate) serial: u64,
     /// Signals for the process, bit n-1 for signal n.
     pub(crate) pending: u64,
+    pub(crate) queued: u32,
+    pub(crate) _pad: u32,
+    pub(crate) queue: [Queued; signals::QUEUE],
+    pub(crate) actions: [Action; actions::COUNT],
 }
 
 /// Slot of the child that a fork of this process is making.
 static FORKING: AtomicU32 = AtomicU32::new(0);
 
-fn wait_key(parent: u32) -> u64 {
+/// What waits for children of a process wait for.
+pub(crate) fn wait_key(parent: u32) -> u64 {
     0x50 << 56 | u64::from(parent)
+}
+
+/// What a parent waits for that is suspended until its child has called exec.
+fn awaited_key(child: u32) -> u64 {
+    0x51 << 56 | u64::from(child)
 }
 
 /// The index of the calling process.
@@ -57,31 +86,49 @@ pub(crate) fn first() {
         .scheduler
         .spawn(1)
         .unwrap_or_else(|| unreachable!("the table is empty"));
-    w.processes[1] = record(raw::getpid(), 0, slot);
+    let pid = raw::getpid();
+    prepare(1, 0, slot);
+    let p = &mut w.processes[1];
+    (p.pid, p.group, p.session) = (pid, pid, pid);
     header().processes.store(1, Ordering::Relaxed);
     threads::adopt(slot, 1);
+    fatal::guard();
 }
 
-fn record(pid: u32, parent: u32, first: Slot) -> Process {
-    Process {
-        state: RUNNING,
-        pid,
-        parent,
-        status: 0,
-        leavers: 0,
-        exec: 0,
-        first,
-        _pad: 0,
-        pending: 0,
-    }
-}
-
-fn find(pid: u32) -> Option<u32> {
+/// Clears a record for a new process.
+fn prepare(index: u32, parent: u32, first: Slot) {
     let w = world();
-    (1..MAX_PROCESSES as u32).find(|&i| {
-        let p = &w.processes[i as usize];
-        p.state != FREE && p.pid == pid
-    })
+    let p = &mut w.processes[index as usize];
+    // SAFETY: all-zero is the valid free state of a Process (integers only).
+    unsafe { core::ptr::write_bytes(p, 0, 1) };
+    p.state = RUNNING;
+    (p.parent, p.first) = (parent, first);
+    w.process_serial += 1;
+    p.serial = w.process_serial;
+}
+
+/// The process of the group with this pid, also one that has ended and was not
+/// waited for.
+pub(crate) fn find(pid: u32) -> Option<u32> {
+    let w = world();
+    all().find(|&i| w.processes[i as usize].state != FREE && w.processes[i as usize].pid == pid)
+}
+
+/// All indices.
+pub(crate) fn all() -> core::ops::Range<u32> {
+    1..MAX_PROCESSES as u32
+}
+
+/// The server's main process: the first one, or when that has put itself into
+/// the background, the oldest that nobody of the group is the parent of.
+pub(crate) fn main() -> Option<u32> {
+    let w = world();
+    all()
+        .filter(|&i| {
+            let p = &w.processes[i as usize];
+            p.state == RUNNING && p.parent == 0
+        })
+        .min_by_key(|&i| w.processes[i as usize].serial)
 }
 
 /// After exec: the process is known by its pid and goes on with its turn.
@@ -98,10 +145,22 @@ pub(crate) fn reattach_after_exec() {
     };
     let slot = world().processes[index as usize].exec;
     world().processes[index as usize].exec = 0;
-    // The kernel has ended the other threads and closed these descriptors.
+    world().processes[index as usize].first = slot;
+    // The kernel has ended the other threads, closed these descriptors and
+    // taken the handlers out.
     threads::drop_siblings(slot, index);
     let _ = vkernel().exec(&mut Effects, index, |_| {});
-    threads::adopt(slot, index);
+    actions::forget_handlers(index);
+    threads::adopt_image(slot, index);
+    fatal::guard();
+    release_parent(index);
+}
+
+/// The parent of a spawned child goes on.
+fn release_parent(index: u32) {
+    if core::mem::take(&mut world().processes[index as usize].awaited) != 0 {
+        turn::wake_all(awaited_key(index));
+    }
 }
 
 /// Arranges to be called at fork and at the process's end, before any other
@@ -114,11 +173,27 @@ pub(crate) fn register_end() {
     unsafe {
         (real().register_atfork)(None, None, Some(child_started), core::ptr::null_mut());
         on_exit(ended, core::ptr::null_mut());
+        __cxa_at_quick_exit(ended_quickly, core::ptr::null_mut());
     }
 }
 
 unsafe extern "C" {
     fn on_exit(f: extern "C" fn(c_int, *mut c_void), argument: *mut c_void) -> c_int;
+    fn __cxa_at_quick_exit(f: extern "C" fn(*mut c_void), dso: *mut c_void) -> c_int;
+}
+
+/// Status of the quick_exit under way.
+static QUICK_STATUS: AtomicU32 = AtomicU32::new(0);
+
+/// Notes the status of a quick_exit(3), whose handlers are not told it.
+pub(crate) fn note_quick_exit(status: c_int) {
+    QUICK_STATUS.store(status as u32, Ordering::Relaxed);
+}
+
+extern "C" fn ended_quickly(_: *mut c_void) {
+    if begin(Op::Exit) != 0 {
+        end((QUICK_STATUS.load(Ordering::Relaxed) & 0xff) << 8);
+    }
 }
 
 extern "C" fn ended(status: c_int, _: *mut c_void) {
@@ -139,10 +214,16 @@ pub(crate) fn exit_now(status: c_int) -> ! {
     raw::exit_group(status)
 }
 
-/// The calling process leaves the schedule. What follows is its real end.
-fn end(status: u32) {
+/// The calling process leaves the schedule with a status as in wait(2). What
+/// follows is its real end.
+pub(crate) fn end(status: u32) {
     let me = tls::slot();
     let index = current();
+    // What the kernel gives back at a process's real end, and others can see,
+    // is given back now: locks on files, and operations on semaphores.
+    locks::process_ends(index);
+    // SAFETY: plain close_range(2); nothing of this process uses them again.
+    unsafe { sys!(Sysno::close_range, 0, u32::MAX, 0) };
     threads::drop_siblings(me, index);
     tls::set_slot(0);
     world().scheduler.remove(me);
@@ -152,23 +233,42 @@ fn end(status: u32) {
     }
 }
 
-/// Marks a process as ended: its descriptors close, its parent is told.
-fn bury(index: u32, status: u32) {
+/// A process that is really gone ends in the order, by the hand of another,
+/// which is not in the schedule while it does this.
+pub(crate) fn end_of_another(index: u32, status: u32) {
+    threads::drop_siblings(0, index);
+    bury(index, status);
+    if world().scheduler.alive() > 0 {
+        turn::leave();
+    }
+}
+
+/// Marks a process as ended: its descriptors close, its children get another
+/// parent, its own parent is told.
+pub(crate) fn bury(index: u32, status: u32) {
+    let _ = vkernel().exit(&mut Effects, index);
     let w = world();
     let p = &mut w.processes[index as usize];
     p.state = ZOMBIE;
     p.status = status;
-    let (pid, parent) = (p.pid, p.parent);
-    let _ = vkernel().exit(&mut Effects, index);
-    let w = world();
-    for p in &mut w.processes {
-        if p.state != FREE && p.parent == index {
-            p.parent = 0;
+    p.exec = 0;
+    (p.pending, p.queued) = (0, 0);
+    let (pid, parent, failed) = (p.pid, p.parent, p.spawn_error != 0);
+    release_parent(index);
+    hand_children_over(index);
+    header().processes.fetch_sub(1, Ordering::Relaxed);
+    if parent == 0 {
+        world().processes[index as usize].state = FREE;
+    } else if !failed {
+        let uid = raw::getuid();
+        signals::post(parent, Info::of_child(pid, uid, status));
+        if actions::children_vanish(parent) {
+            world().processes[index as usize].state = FREE;
         }
     }
-    header().processes.fetch_sub(1, Ordering::Relaxed);
     turn::wake_all(wait_key(parent));
-    let last = w.scheduler.alive() == 0;
+    locks::others_go_on();
+    let last = world().scheduler.alive() == 0;
     boundary::tell(&Output::Exit { pid, status, last });
     if last {
         header().state.store(State::Exited as u32, Ordering::SeqCst);
@@ -176,22 +276,75 @@ fn bury(index: u32, status: u32) {
     boundary::flush();
 }
 
-/// fork(2); vfork(2) is the same, as a child that shares its parent's memory
-/// could not take turns with it.
+/// Children of a process that ended belong to the nearest ancestor that wants
+/// orphans, or else to the replica's init, which waits for them at once.
+fn hand_children_over(index: u32) {
+    let w = world();
+    let mut heir = w.processes[index as usize].parent;
+    while heir != 0 && w.processes[heir as usize].subreaper == 0 {
+        heir = w.processes[heir as usize].parent;
+    }
+    for child in all() {
+        let p = &mut world().processes[child as usize];
+        if p.state == FREE || p.parent != index {
+            continue;
+        }
+        p.parent = heir;
+        if p.state == ZOMBIE && heir == 0 {
+            p.state = FREE;
+        } else if p.state == ZOMBIE {
+            turn::wake_all(wait_key(heir));
+        } else if p.death_signal != 0 {
+            let signal = p.death_signal;
+            signals::post(child, Info::of_kernel(signal));
+        }
+    }
+}
+
+/// fork(2).
 pub(crate) fn fork() -> c_int {
+    make(false).map_or_else(fail, |(pid, _)| pid)
+}
+
+/// vfork(2): as fork, because a child that shares its parent's memory could not
+/// take turns with it; the parent waits until the child has called exec or
+/// ended.
+pub(crate) fn vfork() -> c_int {
+    match make(true) {
+        Ok((pid, index)) => {
+            if pid > 0 {
+                await_child(index);
+            }
+            pid
+        }
+        Err(code) => fail(code),
+    }
+}
+
+/// Makes a child by fork(2). Returns as fork does, with the child's index.
+pub(crate) fn make(awaited: bool) -> Result<(c_int, u32), c_int> {
     let me = begin(Op::Fork);
     if me == 0 {
         // SAFETY: same contract.
-        return unsafe { (real().fork)() };
+        let pid = unsafe { (real().fork)() };
+        return Ok((pid, 0));
     }
     let w = world();
     let parent = w.threads[me as usize].process;
-    let free = (1..MAX_PROCESSES as u32).find(|&i| w.processes[i as usize].state == FREE);
+    let free = all().find(|&i| w.processes[i as usize].state == FREE);
     let Some((index, slot)) = free.and_then(|i| Some((i, w.scheduler.spawn(i)?))) else {
-        return fail(libc::EAGAIN);
+        return Err(libc::EAGAIN);
     };
     threads::prepare_child(slot, index);
-    w.processes[index as usize] = record(0, parent, slot);
+    prepare(index, parent, slot);
+    let actions = w.processes[parent as usize].actions;
+    let (group, session) = (
+        w.processes[parent as usize].group,
+        w.processes[parent as usize].session,
+    );
+    let p = &mut w.processes[index as usize];
+    (p.group, p.session, p.actions) = (group, session, actions);
+    p.awaited = awaited.into();
     let _ = vkernel().fork(parent, index);
     header().processes.fetch_add(1, Ordering::Relaxed);
     FORKING.store(slot, Ordering::Relaxed);
@@ -199,27 +352,59 @@ pub(crate) fn fork() -> c_int {
     // SAFETY: same contract; the child comes back through `child_started`.
     let pid = unsafe { (real().fork)() };
     if pid == 0 {
-        return 0;
+        return Ok((0, index));
     }
     let w = world();
     w.threads[me as usize].pinned -= 1;
     FORKING.store(0, Ordering::Relaxed);
     if pid < 0 {
+        // SAFETY: errno is the thread's own.
+        let code = unsafe { *libc::__errno_location() };
         w.scheduler.remove(slot);
         w.processes[index as usize].state = FREE;
         let _ = vkernel().exit(&mut Effects, index);
         header().processes.fetch_sub(1, Ordering::Relaxed);
-        return pid;
+        return Err(code);
     }
     w.processes[index as usize].pid = pid as u32;
-    pid
+    Ok((pid, index))
+}
+
+/// Waits until a child that was made with `awaited` has called exec or ended.
+pub(crate) fn await_child(index: u32) {
+    let me = tls::slot();
+    let serial = world().processes[index as usize].serial;
+    if me == 0 {
+        return;
+    }
+    loop {
+        let p = &world().processes[index as usize];
+        if p.awaited == 0 || p.serial != serial || p.state != RUNNING {
+            return;
+        }
+        turn::wait_deaf(me, awaited_key(index));
+    }
+}
+
+/// Takes a child that could not be spawned away again and says why it could not.
+pub(crate) fn spawn_failure(index: u32) -> Option<c_int> {
+    let p = &mut world().processes[index as usize];
+    if p.spawn_error == 0 {
+        return None;
+    }
+    let (code, pid) = (p.spawn_error, p.pid);
+    if p.state == ZOMBIE {
+        p.state = FREE;
+        wait::reap(pid);
+    }
+    Some(code)
 }
 
 /// First of the child's fork handlers: waits for its first turn.
 unsafe extern "C" fn child_started() {
     let slot = FORKING.swap(0, Ordering::Relaxed);
     if slot == 0 {
-        // A fork that did not come through us (_Fork, or by a dying thread).
+        // A fork that did not come through us (by a dying thread).
         refuse::count(refuse::Unsupported::Spawn);
         tls::set_slot(0);
         return;
@@ -228,6 +413,7 @@ unsafe extern "C" fn child_started() {
     turn::await_first(slot);
     let process = world().threads[slot as usize].process;
     threads::adopt_running(slot, process);
+    fatal::arm_stack(slot);
 }
 
 /// The calling thread is about to exec: it keeps the turn until the new image
@@ -239,82 +425,6 @@ pub(crate) fn exec_begins(me: Slot) {
 /// The exec that was begun did not happen.
 pub(crate) fn exec_failed() {
     world().processes[current() as usize].exec = 0;
-}
-
-/// wait4(2) over the processes of the group.
-pub(crate) unsafe fn wait4(
-    pid: c_int,
-    status: *mut c_int,
-    options: c_int,
-    usage: *mut libc::rusage,
-) -> c_int {
-    let me = begin(Op::Wait);
-    let mine = current();
-    loop {
-        let w = world();
-        let matches = |i: &u32| {
-            let p = &w.processes[*i as usize];
-            p.state != FREE && p.parent == mine && (pid <= 0 || p.pid == pid as u32)
-        };
-        let children = || (1..MAX_PROCESSES as u32).filter(matches);
-        let dead = children().find(|&i| w.processes[i as usize].state == ZOMBIE);
-        if let Some(index) = dead {
-            let p = &mut w.processes[index as usize];
-            let (child, code) = (p.pid, p.status);
-            p.state = FREE;
-            if !usage.is_null() {
-                // SAFETY: same contract; all-zero is a valid rusage.
-                unsafe { core::ptr::write_bytes(usage, 0, 1) };
-            }
-            if !status.is_null() {
-                // SAFETY: same contract.
-                unsafe { *status = code as c_int };
-            }
-            // The kernel's zombie goes too; the process is at its very end.
-            // SAFETY: plain wait4(2) without results.
-            unsafe { sys!(Sysno::wait4, child, 0, 0, 0) };
-            return child as c_int;
-        }
-        if children().next().is_none() {
-            return fail(libc::ECHILD);
-        }
-        if options & libc::WNOHANG != 0 {
-            return 0;
-        }
-        if turn::wait(me, wait_key(mine), None) == Wake::Interrupted {
-            return fail(libc::EINTR);
-        }
-    }
-}
-
-/// kill(2): processes of the group in logical order, others as they are.
-pub(crate) fn kill(pid: c_int, signal: c_int) -> c_int {
-    let me = begin(Op::Kill);
-    let native = || {
-        // SAFETY: plain kill(2).
-        raw::ret(unsafe { sys!(Sysno::kill, pid, signal) }) as c_int
-    };
-    if me == 0 || pid <= 0 {
-        return native();
-    }
-    let Some(index) = find(pid as u32) else {
-        return native();
-    };
-    if world().processes[index as usize].state == ZOMBIE || signal == 0 {
-        return 0;
-    }
-    if !(1..=64).contains(&signal) {
-        return fail(libc::EINVAL);
-    }
-    if signal == libc::SIGKILL && index != current() {
-        native();
-        threads::drop_siblings(0, index);
-        bury(index, signal as u32);
-        return 0;
-    }
-    signals::post(index, signal as u32);
-    signals::deliver(me);
-    0
 }
 
 /// The program's environment, for exec without one.

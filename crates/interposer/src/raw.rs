@@ -37,6 +37,18 @@ pub(crate) fn getpid() -> u32 {
     unsafe { sys!(Sysno::getpid) as u32 }
 }
 
+/// The real user.
+pub(crate) fn getuid() -> u32 {
+    // SAFETY: getuid has no arguments and cannot fail.
+    unsafe { sys!(Sysno::getuid) as u32 }
+}
+
+/// The effective user.
+pub(crate) fn geteuid() -> u32 {
+    // SAFETY: geteuid has no arguments and cannot fail.
+    unsafe { sys!(Sysno::geteuid) as u32 }
+}
+
 /// Writes a whole line to the server's standard error, ignoring failures.
 pub(crate) fn write_stderr(bytes: &[u8]) {
     // SAFETY: the slice is valid for its length.

@@ -29,6 +29,12 @@ pub(crate) struct Real {
     pub(crate) fclose: unsafe extern "C" fn(*mut libc::FILE) -> c_int,
     pub(crate) fopen: unsafe extern "C" fn(*const c_char, *const c_char) -> *mut libc::FILE,
     pub(crate) dlopen: unsafe extern "C" fn(*const c_char, c_int) -> *mut c_void,
+    pub(crate) sigaction:
+        unsafe extern "C" fn(c_int, *const libc::sigaction, *mut libc::sigaction) -> c_int,
+    pub(crate) fdopen: unsafe extern "C" fn(c_int, *const c_char) -> *mut libc::FILE,
+    pub(crate) freopen:
+        unsafe extern "C" fn(*const c_char, *const c_char, *mut libc::FILE) -> *mut libc::FILE,
+    pub(crate) quick_exit: unsafe extern "C" fn(c_int) -> !,
     pub(crate) sysconf: unsafe extern "C" fn(c_int) -> libc::c_long,
 }
 
@@ -41,6 +47,9 @@ static REAL: Slot = Slot(UnsafeCell::new(None));
 
 /// Address of the C library's dlsym, for the assembly in `dynamic`.
 pub(crate) static REAL_DLSYM: AtomicUsize = AtomicUsize::new(0);
+
+/// Address of the C library's siglongjmp, for the assembly in `jumps`.
+pub(crate) static REAL_LONGJMP: AtomicUsize = AtomicUsize::new(0);
 
 unsafe extern "C" {
     // Not interposed, unlike dlsym, so it can be called to find the rest.
@@ -81,10 +90,15 @@ pub(crate) fn resolve() {
             fclose: find(c"fclose", c"GLIBC_2.2.5"),
             fopen: find(c"fopen", c"GLIBC_2.2.5"),
             dlopen: find(c"dlopen", c"GLIBC_2.34"),
+            sigaction: find(c"sigaction", c"GLIBC_2.2.5"),
+            fdopen: find(c"fdopen", c"GLIBC_2.2.5"),
+            freopen: find(c"freopen", c"GLIBC_2.2.5"),
+            quick_exit: find(c"quick_exit", c"GLIBC_2.24"),
             sysconf: find(c"sysconf", c"GLIBC_2.2.5"),
         };
         *REAL.0.get() = Some(real);
         REAL_DLSYM.store(find(c"dlsym", c"GLIBC_2.34"), Ordering::Relaxed);
+        REAL_LONGJMP.store(find(c"siglongjmp", c"GLIBC_2.2.5"), Ordering::Relaxed);
     }
 }
 

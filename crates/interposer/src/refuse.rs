@@ -35,6 +35,10 @@ pub(crate) enum Unsupported {
     Inotify = 11,
     /// A program that was not started, because the interposer would not be in it.
     Image = 20,
+    /// A signal whose default action is to stop the process; it does nothing.
+    Stop = 21,
+    /// A signal from outside of the replica: it is dropped.
+    OutsideSignal = 22,
 }
 
 /// Counts one use.

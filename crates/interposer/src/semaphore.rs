@@ -73,7 +73,10 @@ pub(crate) unsafe fn wait(s: *mut Semaphore, limit: Limit) -> c_int {
             }
             match turn::wait(me, Semaphore::key(s, me), deadline) {
                 Wake::TimedOut => return raw::fail(libc::ETIMEDOUT),
-                Wake::Interrupted => return raw::fail(libc::EINTR),
+                Wake::Interrupted if deadline.is_some() || !crate::signals::restarts(me) => {
+                    return raw::fail(libc::EINTR);
+                }
+                Wake::Interrupted => {}
                 Wake::Woken => {}
             }
         }

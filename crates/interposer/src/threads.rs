@@ -55,6 +55,19 @@ pub(crate) struct Thread {
     /// As pthread_setschedparam(3) set them; nothing is scheduled by them.
     pub(crate) policy: c_int,
     pub(crate) priority: c_int,
+    /// Signals that it blocks, and those that it asked to block itself.
+    pub(crate) mask: u64,
+    pub(crate) asked: u64,
+    /// Signals that it waits for (sigwait).
+    pub(crate) awaits: u64,
+    /// Signal that is on its way through the kernel to a handler.
+    pub(crate) delivering: u32,
+    /// What a handler that ran during a wait means for the call, see `signals`.
+    pub(crate) interrupted: u32,
+    /// Details of the signal that is on its way.
+    pub(crate) current: crate::signals::Info,
+    /// The program's own stack for handlers.
+    pub(crate) own_stack: crate::fatal::OwnStack,
 }
 
 /// prctl(2) option, since Linux 3.5.
@@ -87,6 +100,15 @@ pub(crate) fn adopt_running(slot: Slot, process: u32) {
     tls::set_slot(slot);
 }
 
+/// As [`adopt`], for the image after an exec: signals stay pending and blocked.
+pub(crate) fn adopt_image(slot: Slot, process: u32) {
+    let t = &world().threads[slot as usize];
+    let (pending, mask) = (t.pending, t.mask);
+    adopt(slot, process);
+    let t = &mut world().threads[slot as usize];
+    (t.pending, t.mask, t.asked) = (pending, mask, mask);
+}
+
 /// Makes the record of a thread that a fork by the calling thread is about to
 /// make: it goes on within whatever its original is in.
 pub(crate) fn prepare_child(slot: Slot, process: u32) {
@@ -95,9 +117,11 @@ pub(crate) fn prepare_child(slot: Slot, process: u32) {
     let original = &w.threads[tls::slot() as usize];
     let (cancel, initialiser) = (original.cancel, original.initialiser);
     let (policy, priority) = (original.policy, original.priority);
+    let mask = original.mask;
     let t = &mut w.threads[slot as usize];
     (t.cancel, t.initialiser) = (cancel, initialiser);
     (t.policy, t.priority) = (policy, priority);
+    (t.mask, t.asked) = (mask, mask);
 }
 
 fn reset(t: &mut Thread, process: u32) {
@@ -149,6 +173,9 @@ pub(crate) unsafe fn create(
     t.start = start as usize as u64;
     t.argument = argument as u64;
     crate::priorities::inherit(me, slot);
+    let mask = w.threads[me as usize].mask;
+    let t = &mut w.threads[slot as usize];
+    (t.mask, t.asked) = (mask, mask);
 
     // Every thread is created joinable, so that its end can be awaited; the
     // program's wish is kept in our record.
@@ -193,6 +220,7 @@ extern "C" fn trampoline(slot: *mut c_void) -> *mut c_void {
     let slot = slot as usize as Slot;
     tls::set_slot(slot);
     turn::await_first(slot);
+    crate::fatal::arm_stack(slot);
     let t = &mut world().threads[slot as usize];
     t.tid = raw::gettid();
     t.handle = handle();
@@ -442,7 +470,30 @@ pub(crate) fn kill(thread: libc::pthread_t, signal: c_int) -> c_int {
     if signal == 0 || world().threads[slot as usize].ended != 0 {
         return 0;
     }
-    crate::signals::post_to_thread(slot, signal as u32);
+    let mut info = crate::signals::Info::of_user(signal as u32);
+    info.code = libc::SI_TKILL;
+    crate::signals::post_to_thread(slot, info);
+    crate::signals::deliver(me);
+    0
+}
+
+/// pthread_sigqueue(3).
+pub(crate) fn sigqueue(thread: libc::pthread_t, signal: c_int, value: u64) -> c_int {
+    let me = begin(Op::Kill);
+    if signal != 0 && !(1..=64).contains(&signal) {
+        return libc::EINVAL;
+    }
+    let Some(slot) = find(thread) else {
+        return libc::ESRCH;
+    };
+    if signal == 0 || world().threads[slot as usize].ended != 0 {
+        return 0;
+    }
+    let mut info = crate::signals::Info::of_user(signal as u32);
+    (info.code, info.value) = (libc::SI_QUEUE, value);
+    if !crate::signals::post_to_thread(slot, info) {
+        return libc::EAGAIN;
+    }
     crate::signals::deliver(me);
     0
 }

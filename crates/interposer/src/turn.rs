@@ -123,6 +123,7 @@ pub(crate) fn yield_now(me: Slot) {
     let next = world().scheduler.rotate();
     follow(next, me);
     cancel::act_anywhere(me);
+    signals::deliver(me);
 }
 
 /// Waits for `key` (0: for a direct wake only) or until virtual time
@@ -130,6 +131,12 @@ pub(crate) fn yield_now(me: Slot) {
 pub(crate) fn wait(me: Slot, key: u64, deadline: Option<u64>) -> Wake {
     if me == 0 {
         refuse::unscheduled_wait();
+    }
+    signals::wait_begins(me);
+    // A signal that came before the wait ends it at once.
+    signals::deliver(me);
+    if signals::handled(me) {
+        return Wake::Interrupted;
     }
     let w = world();
     // A handler that runs in this wait does operations of its own.
@@ -145,7 +152,18 @@ pub(crate) fn wait(me: Slot, key: u64, deadline: Option<u64>) -> Wake {
     }
     signals::deliver(me);
     world().threads[me as usize].in_point = in_point;
+    // Somebody else may have taken the signal meanwhile.
+    if why == Wake::Interrupted && !signals::handled(me) && !cancel::is_asked(me) {
+        return Wake::Woken;
+    }
     why
+}
+
+/// As [`wait`] without a deadline, taking no signals meanwhile.
+pub(crate) fn wait_deaf(me: Slot, key: u64) {
+    world().threads[me as usize].pinned += 1;
+    wait(me, key, None);
+    world().threads[me as usize].pinned -= 1;
 }
 
 /// Wakes the longest waiter for `key`.

@@ -42,11 +42,18 @@ pub(crate) struct World {
     /// 1 once somebody waited for a word that processes may share.
     pub(crate) shared_futexes: u32,
     pub(crate) random: random::Stream,
+    /// Processes made so far.
+    pub(crate) process_serial: u64,
+    /// Threads that wait for a lock on a file.
+    pub(crate) lock_waiters: u32,
+    /// Ids of semaphores that were used are below this.
+    pub(crate) semaphores_end: i32,
     pub(crate) processes: [process::Process; MAX_PROCESSES],
     pub(crate) threads: [threads::Thread; MAX_THREADS],
     pub(crate) datagram: crate::datagrams::Scratch,
     pub(crate) inodes: crate::files::Inodes,
     pub(crate) scheduler: Scheduler,
+    pub(crate) stacks: crate::fatal::Stacks,
 }
 
 const VKERNEL_OFFSET: usize = WORLD_OFFSET + core::mem::size_of::<World>().next_multiple_of(4096);
@@ -231,6 +238,7 @@ extern "C" fn constructor() {
     if tls::slot() == 0 {
         ensure_attached();
     }
+    crate::stdio::ready();
 }
 
 // SAFETY: .init_array holds pointers to functions that ld.so calls once, after

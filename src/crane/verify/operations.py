@@ -19,7 +19,7 @@ _FAMILIES: dict[int, str] = {
     80: "Read Write Close Open Dup Control Pipe FileWrite Stat",
     112: "Socket Bind Listen Accept Connect Send Receive Shutdown Option SocketPair",
     144: "Poll Select EpollCreate EpollControl EpollWait EventFd TimerFd",
-    176: "Fork Exec Exit Wait Kill Signal",
+    176: "Fork Exec Exit Wait Kill Signal Spawn Ids FileLock SignalAction",
 }
 
 OPERATIONS: dict[int, str] = {
