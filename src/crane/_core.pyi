@@ -66,12 +66,16 @@ class Replayer:
         trace: bool = False,
         objects: bool = False,
         hashes: str | PathLike[str] | None = None,
+        preempt: bool = True,
     ) -> None:
         """Create the segment and begin to feed it; then start the program.
 
         Raises:
             EngineError: when the record cannot be read or the segment not made.
         """
+
+    def program_started(self, init: int) -> None:
+        """Tell the pid of the first process of the program's pid namespace."""
 
     def wait(self, timeout: float) -> str | None:
         """The outcome as JSON when the program has done all epochs or has ended.

@@ -67,6 +67,8 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """Operations a thread may do before it passes the turn on (agreed)."""
     budget: Annotated[int, msgspec.Meta(ge=1)] = 100_000
     """Logical clocks of one time bubble (agreed)."""
+    preempt: bool = True
+    """Whether a thread that provably spins on memory passes the turn on (agreed)."""
     limits: dict[str, tuple[int, int]] = {}
     """Resource limits, soft and hard, -1 for none (agreed)."""
     uid: Annotated[int, msgspec.Meta(ge=0)] | None = None
@@ -239,6 +241,7 @@ def engine_config(config: NodeConfig, *, agreed: str, log_dir: Path, segment: Pa
             "durability": config.durability,
             "quantum": config.quantum,
             "budget": config.budget,
+            "preempt": config.preempt,
             **config.engine,
         }
     ).decode()

@@ -64,6 +64,25 @@ def test_a_thread_that_keeps_the_turn_is_named_with_its_place(spinner: Cluster) 
         assert "no progress for 2 s: thread" in spinner.said()
 
 
+def test_a_thread_that_spins_on_memory_lets_the_others_run(spinner: Cluster) -> None:
+    with (
+        socket.create_connection(("127.0.0.2", spinner.port), timeout=20) as spins,
+        socket.create_connection(("127.0.0.3", spinner.port), timeout=20) as sets,
+    ):
+        spins.sendall(b"spin\n")
+        for _ in range(5):
+            sets.sendall(b"ping\n")
+            assert sets.recv(9) == b"pong\n"
+        wait_for(
+            "the thread's resting",
+            lambda: spinner.crane("status", "--threads").stdout.count("spinning") == 3,
+        )
+        sets.sendall(b"set\n")
+        assert sets.recv(9) == b"set\n"
+        assert spins.recv(9) == b"seen\n"
+    spinner.must_settle()
+
+
 def test_a_process_killed_with_the_turn_ends_its_replica(spinner: Cluster) -> None:
     with client(spinner, 2) as say:
         say("fork")

@@ -85,6 +85,7 @@ def test_engine_settings_are_handed_on(tmp_path: Path) -> None:
         "segment": "/s",
         "durability": "disk",
         "quantum": 100,
+        "preempt": True,
         "budget": 100_000,
         "election_ms": 150,
     }

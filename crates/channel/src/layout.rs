@@ -207,6 +207,10 @@ pub struct Header {
     pub scheduler: AtomicU64,
     /// Where the holder was when it was last asked by [`LOOK_SIGNAL`].
     pub glance: Glance,
+    /// Times a thread was found in a loop that only another thread can end.
+    pub spins: AtomicU64,
+    /// Non-zero: such a thread passes the turn on. Written by the node.
+    pub preempt: AtomicU32,
     /// Counts of calls let through or refused because they are not supported,
     /// indexed by the interposer's table of such calls.
     pub unsupported: [AtomicU32; UNSUPPORTED_SLOTS],

@@ -26,6 +26,8 @@ pub struct Settings {
     pub trace: bool,
     /// Have the addresses of locks and the like in the schedule's hash.
     pub objects: bool,
+    /// A thread that spins on memory passes the turn on.
+    pub preempt: bool,
 }
 
 /// A mapped segment. Unmapped on drop; the file stays.
@@ -81,6 +83,9 @@ impl Segment {
         let bit = |wanted: bool, bit| if wanted { bit } else { 0 };
         let watch = bit(settings.trace, WATCH_RECORDS) | bit(settings.objects, WATCH_OBJECTS);
         header.watch.store(watch, Ordering::Relaxed);
+        header
+            .preempt
+            .store(settings.preempt.into(), Ordering::Relaxed);
         header.deadline.store(NO_DEADLINE, Ordering::Relaxed);
         header.magic.store(MAGIC, Ordering::Release);
         Ok(segment)
@@ -164,6 +169,7 @@ mod tests {
             quantum: 100,
             trace: false,
             objects: false,
+            preempt: true,
         };
         let segment = Segment::create(&path, settings).unwrap();
         let again = Segment::create(&path, settings).unwrap();

@@ -51,6 +51,9 @@ pub struct Config {
     /// Logical clocks that an epoch may run.
     #[serde(default = "budget")]
     pub budget: u32,
+    /// A thread that provably spins on memory passes the turn on.
+    #[serde(default = "preempt")]
+    pub preempt: bool,
     /// Record every operation of the server.
     #[serde(default)]
     pub trace: bool,
@@ -77,6 +80,10 @@ fn quantum() -> u32 {
 
 fn budget() -> u32 {
     100_000
+}
+
+fn preempt() -> bool {
+    true
 }
 
 fn cluster_id<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<[u8; 16], D::Error> {

@@ -11,6 +11,7 @@ mod catch_up;
 mod udp;
 
 use crate::agreement::Comparing;
+use crate::budget::Budget;
 use crate::commit::Core;
 use crate::config::Config;
 use crate::error::EngineError;
@@ -21,7 +22,7 @@ use crate::pace::{Calm, Pace};
 use crate::peers::{Arrival, LINK_TOKENS, PEER_LISTENER, Peers};
 use crate::publish::Publisher;
 use crate::shared::{Shared, Work, lock};
-use crate::watch::Watch;
+use crate::watch::{Finding, Watch};
 use catch_up::CatchUp;
 use crane_consensus::wire::kind;
 use crane_consensus::{Node, RealDisk, Role, Standing};
@@ -64,6 +65,7 @@ pub struct DataPlane<'a> {
     catch_up: CatchUp,
     pace: Pace,
     watch: Watch,
+    budget: Budget,
     chores_at: Instant,
     /// An entry that consensus was too busy to take.
     held: Option<Proposal>,
@@ -115,6 +117,7 @@ impl<'a> DataPlane<'a> {
             catch_up: CatchUp::default(),
             pace: Pace::new(now),
             watch: Watch::new(now),
+            budget: Budget::new(config.budget),
             chores_at: now,
             held: None,
             acknowledged_at: now,
@@ -178,6 +181,7 @@ impl<'a> DataPlane<'a> {
         self.do_work()?;
         self.take_arrivals()?;
         self.tick();
+        self.watch_program();
         self.agree()?;
         self.check_caught_up()?;
         self.core.peers.flush();
@@ -366,11 +370,34 @@ impl<'a> DataPlane<'a> {
         let chores = [
             self.core.peers.next_dial(),
             self.comparing.next(self.shared),
-            self.watch.next(self.shared, Instant::now()),
         ];
         let sleep = self.pace.sleep(calm);
         let chores = chores.into_iter().flatten().min();
-        chores.map_or(sleep, |at| at.max(self.chores_at).min(sleep))
+        let sleep = chores.map_or(sleep, |at| at.max(self.chores_at).min(sleep));
+        let look = self
+            .watch
+            .next(self.shared.segment.header(), Instant::now());
+        look.map_or(sleep, |at| at.min(sleep))
+    }
+
+    /// Looks whether the program makes progress.
+    fn watch_program(&mut self) {
+        let header = self.shared.segment.header();
+        let found = self
+            .watch
+            .look(header, &self.shared.program, Instant::now());
+        match found {
+            Some(Finding::Stuck(holder)) => {
+                *lock(&self.shared.stuck_since) = self.watch.stuck_since();
+                self.shared.notices.add("stuck", holder);
+            }
+            Some(Finding::Moving) => {
+                *lock(&self.shared.stuck_since) = None;
+                let clock = header.ticks.load(Ordering::Relaxed);
+                self.shared.notices.add("moving", json!({ "clock": clock }));
+            }
+            None => {}
+        }
     }
 
     fn tick(&mut self) {
@@ -385,7 +412,6 @@ impl<'a> DataPlane<'a> {
         self.core.peers.tick(self.poll.registry());
         self.gateways.check(&mut self.leading, &self.core.peers);
         self.comparing.tick(self.shared, &mut self.core.peers);
-        self.watch.look(self.shared, now);
         self.offer_again(now);
         self.watch_leading(now);
         if self.starved_since.is_some() {

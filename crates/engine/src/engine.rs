@@ -47,6 +47,7 @@ impl Engine {
             quantum: config.quantum,
             trace: config.trace,
             objects: config.objects,
+            preempt: config.preempt,
         };
         let segment = Segment::create(&config.segment, settings).map_err(|e| {
             EngineError::new(format!(

@@ -11,6 +11,7 @@
 
 mod agreement;
 mod bubble;
+mod budget;
 mod clock;
 mod commit;
 pub mod config;

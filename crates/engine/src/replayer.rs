@@ -2,10 +2,12 @@
 
 use crate::dump::Source;
 use crate::error::EngineError;
+use crate::program::Program;
 use crate::publish::Publisher;
 use crate::server_output::{damaged, sleep_unless, unreadable};
 use crate::shared::lock;
 use crate::status::hex;
+use crate::watch::Watch;
 use crane_channel::layout::LOG_RING_LEN;
 use crane_channel::output::{EpochDone, Output};
 use crane_channel::ring::Consumer;
@@ -20,6 +22,9 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+/// How often a program without work is looked at.
+const LOOK_FOR_WORK: Duration = Duration::from_millis(10);
+
 /// What to replay, and how.
 #[derive(Clone, Debug)]
 pub struct Replay {
@@ -33,6 +38,8 @@ pub struct Replay {
     pub trace: bool,
     /// Have the addresses of locks in the schedule's hash, as in the recorded run.
     pub objects: bool,
+    /// As in the recorded run: a thread that spins on memory passes the turn on.
+    pub preempt: bool,
     /// A file for one line per epoch: epoch, clock, output hash, schedule hash.
     pub hashes: Option<PathBuf>,
 }
@@ -43,12 +50,13 @@ struct State {
     wants_space: AtomicBool,
     result: Mutex<Option<Result<Value, EngineError>>>,
     finished: Condvar,
+    program: Mutex<Program>,
 }
 
 /// Feeds recorded epochs to a server. All methods may be called from any thread.
 pub struct Replayer {
     state: Arc<State>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl Replayer {
@@ -74,6 +82,7 @@ impl Replayer {
             quantum: replay.quantum,
             trace: replay.trace,
             objects: replay.objects,
+            preempt: replay.preempt,
         };
         let segment =
             Segment::create(&replay.segment, settings).map_err(|e| failed(&replay.segment, e))?;
@@ -83,25 +92,35 @@ impl Replayer {
             wants_space: AtomicBool::new(false),
             result: Mutex::new(None),
             finished: Condvar::new(),
+            program: Mutex::default(),
         });
-        let thread = {
-            let state = state.clone();
-            let body = move || {
-                let result = Feeder::new(&state, source, hashes).run();
-                *lock(&state.result) = Some(result);
-                state.finished.notify_all();
-            };
-            std::thread::Builder::new()
-                .name("crane-replay".into())
-                .spawn(body)
-                .map_err(|e| {
-                    EngineError::new(format!("cannot start a thread: {e}; raise RLIMIT_NPROC"))
-                })?
+        let spawn = |name: &str, body: Box<dyn FnOnce() + Send>| {
+            let thread = std::thread::Builder::new().name(name.into()).spawn(body);
+            thread.map_err(|e| {
+                EngineError::new(format!("cannot start a thread: {e}; raise RLIMIT_NPROC"))
+            })
         };
+        let fed = state.clone();
+        let feed = move || {
+            let result = Feeder::new(&fed, source, hashes).run();
+            *lock(&fed.result) = Some(result);
+            fed.finished.notify_all();
+        };
+        let watched = state.clone();
+        let threads = vec![
+            spawn("crane-replay", Box::new(feed))?,
+            spawn("crane-watch", Box::new(move || watch(&watched)))?,
+        ];
         Ok(Self {
             state,
-            thread: Mutex::new(Some(thread)),
+            threads: Mutex::new(threads),
         })
+    }
+
+    /// The program's processes live in the pid namespace of which this process
+    /// of the machine is the first.
+    pub fn program_started(&self, init: u32) {
+        *lock(&self.state.program) = Program::new(init);
     }
 
     /// Waits until the server has done all epochs, or has ended. Returns the
@@ -129,7 +148,8 @@ impl Replayer {
     pub fn stop(&self) {
         self.state.stop.store(true, Ordering::SeqCst);
         Consumer::interrupt(&self.state.segment.header().output);
-        if let Some(thread) = lock(&self.thread).take() {
+        self.state.finished.notify_all();
+        for thread in std::mem::take(&mut *lock(&self.threads)) {
             // A panic aborts the process, so there is nobody to report.
             let _ = thread.join();
         }
@@ -139,6 +159,22 @@ impl Replayer {
 impl Drop for Replayer {
     fn drop(&mut self) {
         self.stop();
+    }
+}
+
+/// Looks for threads that spin until the replay is over.
+fn watch(state: &State) {
+    let header = state.segment.header();
+    let mut watch = Watch::new(Instant::now());
+    let mut result = lock(&state.result);
+    while result.is_none() && !state.stop.load(Ordering::SeqCst) {
+        let now = Instant::now();
+        let next = watch.next(header, now).unwrap_or(now + LOOK_FOR_WORK);
+        let sleep = next.saturating_duration_since(now);
+        let waited = state.finished.wait_timeout(result, sleep);
+        drop(waited.unwrap_or_else(std::sync::PoisonError::into_inner));
+        watch.look(header, &state.program, Instant::now());
+        result = lock(&state.result);
     }
 }
 

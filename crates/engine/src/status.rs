@@ -76,6 +76,7 @@ pub fn status(config: &Config, shared: &Shared) -> Value {
         "ticks": header.ticks.load(Relaxed),
         "holder": holder(header),
         "stuck_seconds": stuck,
+        "spins": header.spins.load(Relaxed),
         "epochs_proposed": figures.epochs_proposed,
         "bubbles_proposed": figures.bubbles_proposed,
     })

@@ -37,6 +37,7 @@ pub fn threads(shared: &Shared) -> Value {
         let (state, key, deadline) = match look.doing {
             Doing::Running => ("running", None, None),
             Doing::Ready => ("ready", None, None),
+            Doing::Spinning => ("spinning", None, None),
             Doing::Waiting { key, deadline } => ("waiting", Some(key), deadline),
         };
         Some(json!({

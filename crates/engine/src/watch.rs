@@ -2,18 +2,27 @@
 //!
 //! Progress is the logical clock. While the program has something to do, the
 //! clock is looked at now and then; an idle program is not looked at at all.
+//! When it stands for some milliseconds, the holder of the turn is asked where
+//! it is: if it provably spins, it passes the turn on (see the interposer's
+//! `spin`). When it stands for seconds, the owner is told.
 
 use crate::program::Program;
-use crate::shared::{Shared, lock};
+use crate::shared::lock;
 use crane_channel::layout::{Header, LOOK_SIGNAL, State};
 use serde_json::{Value, json};
+use std::sync::Mutex;
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
 use std::time::{Duration, Instant};
 
 /// Without progress for so long, the owner is told.
 const STUCK_AFTER: Duration = Duration::from_secs(2);
-/// Time between two looks at a program that has work.
-const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// The clock stands for so long before the holder of the turn is asked: the
+/// first while it is known that threads spin, the last when asking has been in
+/// vain again and again.
+const PATIENCE: std::ops::RangeInclusive<Duration> =
+    Duration::from_millis(1)..=Duration::from_millis(32);
+/// And at the beginning.
+const FIRST_PATIENCE: Duration = Duration::from_millis(4);
 
 /// Whether the program has something to do: it runs, or was given epochs that
 /// it has not taken.
@@ -26,6 +35,15 @@ fn has_work(header: &Header) -> bool {
     }
 }
 
+/// What a look found.
+#[derive(Debug, PartialEq)]
+pub enum Finding {
+    /// The program has made no progress for long; the holder of the turn.
+    Stuck(Value),
+    /// It makes progress again.
+    Moving,
+}
+
 /// What was seen at the last looks.
 #[derive(Debug)]
 pub struct Watch {
@@ -33,8 +51,13 @@ pub struct Watch {
     next: Option<Instant>,
     /// Clock and epochs taken, which move with any progress.
     seen: (u64, u64),
+    /// When they last moved.
     since: Instant,
+    patience: Duration,
+    /// The holder was asked at the last look.
     asked: bool,
+    /// Spinning threads found so far.
+    spins: u64,
     told: Option<Instant>,
 }
 
@@ -45,15 +68,22 @@ impl Watch {
             next: None,
             seen: (0, 0),
             since: now,
+            patience: FIRST_PATIENCE,
             asked: false,
+            spins: 0,
             told: None,
         }
     }
 
+    /// Since when the program makes no progress, if the owner was told.
+    pub fn stuck_since(&self) -> Option<Instant> {
+        self.told.map(|_| self.since)
+    }
+
     /// When to look; `None` while the program has nothing to do.
-    pub fn next(&mut self, shared: &Shared, now: Instant) -> Option<Instant> {
-        if self.told.is_some() || has_work(shared.segment.header()) {
-            Some(*self.next.get_or_insert(now + LOOK_EVERY))
+    pub fn next(&mut self, header: &Header, now: Instant) -> Option<Instant> {
+        if self.told.is_some() || has_work(header) {
+            Some(*self.next.get_or_insert(now + self.patience))
         } else {
             self.next = None;
             self.since = now;
@@ -62,34 +92,48 @@ impl Watch {
     }
 
     /// Looks, if it is time.
-    pub fn look(&mut self, shared: &Shared, now: Instant) {
+    pub fn look(
+        &mut self,
+        header: &Header,
+        program: &Mutex<Program>,
+        now: Instant,
+    ) -> Option<Finding> {
         if self.next.is_none_or(|next| now < next) {
-            return;
+            return None;
         }
-        self.next = Some(now + LOOK_EVERY);
-        let header = shared.segment.header();
+        self.learn(header);
         let seen = (header.ticks.load(Relaxed), header.log.tail.load(Relaxed));
         if seen != self.seen || !has_work(header) {
             self.seen = seen;
             self.since = now;
-            self.asked = false;
-            if self.told.take().is_some() {
-                *lock(&shared.stuck_since) = None;
-                shared.notices.add("moving", json!({ "clock": seen.0 }));
-            }
-            return;
+            self.next = Some(now + self.patience);
+            return self.told.take().map(|_| Finding::Moving);
         }
         let stuck = now.saturating_duration_since(self.since);
-        if !self.asked && stuck + LOOK_EVERY >= STUCK_AFTER {
-            self.asked = true;
-            ask(header, &mut lock(&shared.program));
-        } else if stuck >= STUCK_AFTER && self.told.is_none_or(|at| now >= at + STUCK_AFTER) {
-            // Told again now and then: the holder may have been killed since.
+        self.asked = true;
+        ask(header, &mut lock(program));
+        // Twice as long each time: a long computation is not to be disturbed.
+        self.next = Some(now + stuck.clamp(self.patience, STUCK_AFTER / 4));
+        // Told again now and then: the holder may have been killed since.
+        let due = self.told.is_none_or(|at| now >= at + STUCK_AFTER);
+        (stuck >= STUCK_AFTER && due).then(|| {
             self.told = Some(now);
-            *lock(&shared.stuck_since) = Some(self.since);
             let mut holder = holder(header);
             holder["seconds"] = stuck.as_secs_f64().into();
-            shared.notices.add("stuck", holder);
+            Finding::Stuck(holder)
+        })
+    }
+
+    /// Asks sooner the next time if the last question found a thread that spins,
+    /// and later otherwise.
+    fn learn(&mut self, header: &Header) {
+        let spins = header.spins.load(Relaxed);
+        let asked = std::mem::take(&mut self.asked);
+        if spins != self.spins {
+            self.spins = spins;
+            self.patience = *PATIENCE.start();
+        } else if asked {
+            self.patience = (2 * self.patience).min(*PATIENCE.end());
         }
     }
 }

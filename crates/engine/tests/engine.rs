@@ -373,6 +373,7 @@ fn a_recording_is_replayed_to_the_same_hashes() {
     let mut hashes = Vec::new();
     for (n, source) in [recording, cluster.log_dir(id)].into_iter().enumerate() {
         let replay = Replay {
+            preempt: true,
             segment: cluster.segment("replay"),
             source,
             quantum: 100,

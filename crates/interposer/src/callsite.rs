@@ -31,6 +31,11 @@ fn image() -> usize {
     &raw const IMAGE as usize
 }
 
+/// Whether `address` lies in this library's code.
+pub(crate) fn is_ours(address: u64) -> bool {
+    Table::covering(address).is_some()
+}
+
 /// Finds the program's call, from the place on the stack of a return address
 /// into this library and the frame register there.
 ///

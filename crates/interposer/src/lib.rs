@@ -37,6 +37,7 @@ mod files;
 mod futex;
 mod ids;
 mod image;
+mod instruction;
 mod jumps;
 mod kill;
 mod locks;

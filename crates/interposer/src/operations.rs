@@ -15,6 +15,8 @@ pub(crate) enum Op {
     CancelState,
     TestCancel,
     Priority,
+    /// Not of the program: its loop waits for another thread.
+    Spin,
     MutexLock = 16,
     MutexTryLock,
     MutexUnlock,

@@ -11,6 +11,12 @@ pub(crate) fn set_errno(code: i32) {
     unsafe { *libc::__errno_location() = code }
 }
 
+/// The calling thread's errno.
+pub(crate) fn errno() -> i32 {
+    // SAFETY: as for `set_errno`.
+    unsafe { *libc::__errno_location() }
+}
+
 /// The C convention for a kernel result: -1 and errno, or the value.
 pub(crate) fn ret(result: usize) -> isize {
     match Errno::from_ret(result) {

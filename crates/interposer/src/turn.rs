@@ -78,7 +78,9 @@ pub(crate) fn begin_on<T>(op: Op, object: *const T) -> Slot {
     // For whoever looks on from outside, see `docs/operating.md`.
     header().ticks.store(scheduler.clock(), Ordering::Relaxed);
     card(me).operation.store(op as u32, Ordering::Relaxed);
-    if attention {
+    // A turn does not end with an unlock, but before what comes next: a thread
+    // whose turns all ended there would hold its lock whenever others run.
+    if attention && !matches!(op, Op::MutexUnlock | Op::RwUnlock | Op::SpinUnlock) {
         attend(me);
     }
     if cancel::is_point(op) {
@@ -123,6 +125,16 @@ pub(crate) fn yield_now(me: Slot) {
     let next = world().scheduler.rotate();
     follow(next, me);
     cancel::act_anywhere(me);
+    signals::deliver(me);
+}
+
+/// The calling thread, in the program's own code, is in a loop that only another
+/// thread can end; `which` tells that loop from others. Returns with the turn,
+/// after others have run.
+pub(crate) fn spin(me: Slot, which: u64) {
+    begin(Op::Spin);
+    let next = world().scheduler.spin(which);
+    follow(next, me);
     signals::deliver(me);
 }
 

@@ -90,7 +90,8 @@ struct Replayer {
 impl Replayer {
     /// Create the segment and begin to feed it; then start the program.
     #[new]
-    #[pyo3(signature = (segment_path, source, quantum=100, trace=false, objects=false, hashes=None))]
+    #[allow(clippy::too_many_arguments, reason = "they have names in Python")]
+    #[pyo3(signature = (segment_path, source, quantum=100, trace=false, objects=false, hashes=None, preempt=true))]
     fn new(
         py: Python<'_>,
         segment_path: PathBuf,
@@ -99,6 +100,7 @@ impl Replayer {
         trace: bool,
         objects: bool,
         hashes: Option<PathBuf>,
+        preempt: bool,
     ) -> PyResult<Self> {
         let replay = crane_engine::Replay {
             segment: segment_path,
@@ -106,12 +108,18 @@ impl Replayer {
             quantum,
             trace,
             objects,
+            preempt,
             hashes,
         };
         let inner = py
             .detach(|| crane_engine::Replayer::start(&replay))
             .map_err(raise)?;
         Ok(Self { inner })
+    }
+
+    /// Tell the first process of the program's pid namespace.
+    fn program_started(&self, init: u32) {
+        self.inner.program_started(init);
     }
 
     /// Wait until the program has done all epochs or has ended; `None` when that

@@ -81,6 +81,16 @@ struct Thread {
     heap: u32,
     /// Process the thread belongs to.
     process: u32,
+    /// The loop in which it was found last, see [`Scheduler::spin`]; 0: none.
+    spins_in: u64,
+    /// [`Scheduler`]'s count of changes then.
+    changes: u64,
+    /// The clock when it was last given the turn.
+    picked: u64,
+    /// 1: it waits in that loop for something to change.
+    spinning: u32,
+    /// Turns in a row that it spent in that loop.
+    fruitless: u32,
 }
 
 #[cfg(test)]

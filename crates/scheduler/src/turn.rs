@@ -3,6 +3,12 @@
 use crate::queues::Queue;
 use crate::{BUCKETS, MAX_THREADS, STEP_NS, Slot, State, Thread, Wake};
 
+/// Turns that fit into an epoch, at least, whatever the quantum.
+const TURNS: u32 = 8;
+
+/// A thread that spins lets at most two to the power of this many turns go by.
+const PATIENCE: u32 = 4;
+
 /// Who runs next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
@@ -19,6 +25,8 @@ pub enum Doing {
     Running,
     /// It waits for the turn.
     Ready,
+    /// It waits for the turn, and for another thread to change memory.
+    Spinning,
     /// It is blocked.
     Waiting {
         /// For what; 0: for nothing that has a key.
@@ -62,7 +70,11 @@ pub struct Scheduler {
     budget_end: u64,
     hash: u64,
     handovers: u64,
+    /// Turns that may have changed memory, see [`Scheduler::spin`].
+    changes: u64,
     quantum: u32,
+    /// The quantum in this epoch.
+    turn: u32,
     current: Slot,
     pub(crate) run: Queue,
     /// Head of the list of freed slots, linked by `next`.
@@ -72,7 +84,6 @@ pub struct Scheduler {
     alive: u32,
     ready: u32,
     pub(crate) heap_len: u32,
-    _pad: u32,
     pub(crate) buckets: [Queue; BUCKETS],
     pub(crate) heap: [Slot; MAX_THREADS],
     pub(crate) threads: [Thread; MAX_THREADS],
@@ -83,6 +94,7 @@ impl Scheduler {
     /// at least 1). The budget is 0 until the first epoch begins.
     pub fn init(&mut self, quantum: u32) {
         self.quantum = quantum.max(1);
+        self.turn = self.quantum;
     }
 
     /// Logical clock: operations so far.
@@ -137,6 +149,7 @@ impl Scheduler {
     pub fn look(&self, slot: Slot) -> Option<Look> {
         let t = self.threads.get(slot as usize)?;
         let doing = match t.state {
+            s if s == State::Ready as u32 && t.spinning != 0 => Doing::Spinning,
             s if s == State::Ready as u32 => Doing::Ready,
             s if s == State::Running as u32 => Doing::Running,
             s if s == State::Blocked as u32 => Doing::Waiting {
@@ -175,6 +188,11 @@ impl Scheduler {
             since: 0,
             heap: 0,
             process,
+            spins_in: 0,
+            changes: 0,
+            picked: 0,
+            spinning: 0,
+            fruitless: 0,
         };
         self.alive += 1;
         self.make_ready(slot, Wake::Woken);
@@ -212,7 +230,7 @@ impl Scheduler {
             if self.ready > 0 {
                 return Attention::Rotate;
             }
-            self.quantum_end = self.clock + u64::from(self.quantum);
+            self.quantum_end = self.clock + u64::from(self.turn);
         }
         self.plan_check();
         Attention::Continue
@@ -258,18 +276,65 @@ impl Scheduler {
         }
     }
 
+    /// The holder executes a loop that it cannot leave before another thread has
+    /// changed memory; `which`, not 0, tells that loop from others. It goes to
+    /// the end of the run queue, and is passed over there while nothing can
+    /// have changed. Call after the operation's [`tick`](Self::tick).
+    pub fn spin(&mut self, which: u64) -> Next {
+        let me = self.current;
+        let t = &mut self.threads[me as usize];
+        // In the same loop still, without another operation: this turn has
+        // changed nothing, so that threads which only spin come to rest.
+        if t.spins_in == which && t.picked + 1 == self.clock {
+            self.changes -= 1;
+            t.fruitless = (t.fruitless + 1).min(PATIENCE);
+        } else {
+            t.fruitless = 0;
+        }
+        if t.state == State::Running as u32 {
+            self.enqueue_ready(me, Wake::Woken);
+            let t = &mut self.threads[me as usize];
+            t.spinning = 1;
+            t.spins_in = which;
+            t.changes = self.changes;
+        }
+        self.pick()
+    }
+
+    /// The first ready thread for which it makes sense to run: for one that
+    /// spins, when something may have changed. One that has often looked in
+    /// vain lets others go first.
+    fn next_ready(&mut self) -> Option<Slot> {
+        for patient in [true, false] {
+            for _ in 0..self.ready {
+                let slot = self.run_pop()?;
+                let t = &self.threads[slot as usize];
+                let wants = if patient { 1 << t.fruitless } else { 1 };
+                if t.spinning == 0 || self.changes >= t.changes + wants {
+                    return Some(slot);
+                }
+                self.run_push(slot);
+            }
+        }
+        None
+    }
+
     /// Gives the turn to the first ready thread.
     pub fn pick(&mut self) -> Next {
-        let Some(slot) = self.run_pop() else {
+        let Some(slot) = self.next_ready() else {
             return Next::Quiescent;
         };
         self.ready -= 1;
+        self.changes += 1;
         if slot != self.current {
             self.handovers += 1;
         }
-        self.threads[slot as usize].state = State::Running as u32;
+        let t = &mut self.threads[slot as usize];
+        t.state = State::Running as u32;
+        t.spinning = 0;
+        t.picked = self.clock;
         self.current = slot;
-        self.quantum_end = self.clock + u64::from(self.quantum);
+        self.quantum_end = self.clock + u64::from(self.turn);
         self.plan_check();
         Next::Run(slot)
     }
@@ -289,6 +354,10 @@ impl Scheduler {
     pub fn begin_epoch(&mut self, time: u64, budget: u32) {
         self.now = self.now.max(time);
         self.budget_end = self.clock + u64::from(budget.max(1));
+        // A small budget says that operations take long just now: then turns
+        // are short as well, so that each thread has several in an epoch.
+        self.turn = self.quantum.min(budget / TURNS).max(1);
+        self.quantum_end = self.quantum_end.min(self.clock + u64::from(self.turn));
         self.fire_due();
         self.plan_check();
     }
@@ -311,7 +380,10 @@ impl Scheduler {
 
     /// Wakes `slot` if it is blocked; returns whether it was.
     pub fn wake_thread(&mut self, slot: Slot, why: Wake) -> bool {
-        let blocked = self.threads[slot as usize].state == State::Blocked as u32;
+        let t = &mut self.threads[slot as usize];
+        // A signal is something new for one that spins.
+        t.spinning = 0;
+        let blocked = t.state == State::Blocked as u32;
         if blocked {
             self.unblock(slot, why);
         }
@@ -393,6 +465,7 @@ impl Scheduler {
         t.state = State::Ready as u32;
         t.wake = why as u32;
         t.key = 0;
+        t.spinning = 0;
         self.run_push(slot);
         self.ready += 1;
     }

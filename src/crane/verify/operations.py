@@ -8,7 +8,7 @@ from __future__ import annotations
 _FAMILIES: dict[int, str] = {
     1: (
         "ThreadCreate ThreadEnd ThreadJoin ThreadDetach ThreadExit Yield ThreadCancel CancelState"
-        " TestCancel Priority"
+        " TestCancel Priority Spin"
     ),
     16: (
         "MutexLock MutexTryLock MutexUnlock CondWait CondSignal CondBroadcast ReadLock WriteLock"

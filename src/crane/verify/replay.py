@@ -6,6 +6,7 @@ import asyncio
 import os
 import secrets
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -78,11 +79,14 @@ class _Happened:
     failed: str = ""
     warnings: list[str] = field(default_factory=list)
     over: asyncio.Event = field(default_factory=asyncio.Event)
+    on_init: Callable[[int], None] | None = None
 
     def report(self, event: dict[str, Any]) -> None:
         match event.get("event"):
             case "init":
                 self.init = event["pid"]
+                if self.on_init is not None:
+                    self.on_init(self.init)
             case "warning":
                 self.warnings.append(event["message"])
             case "failed":
@@ -143,8 +147,10 @@ async def execute(
             trace=window is not None,
             objects=recording.has_objects,
             hashes=directory / "hashes",
+            preempt=bool(config.engine.get("preempt", config.preempt)),
         )
         assert replayer is not None
+        happened.on_init = replayer.program_started
         shared.open_to_program()
         with disturbance.applied(treatment), (directory / "sandbox.log").open("wb") as errors:
             child = launch.start(

@@ -2,8 +2,10 @@
 
 use super::{DataPlane, role_name};
 use crate::bubble;
+use crate::budget::Stand;
 use crate::clock::wall_clock;
 use crate::lead::{Bubble, Proposal};
+use crane_channel::layout::State;
 use crane_consensus::wire::kind;
 use crane_consensus::{ProposeError, Role};
 use serde_json::json;
@@ -128,8 +130,10 @@ impl DataPlane<'_> {
 
     fn next_proposal(&mut self) -> Option<Proposal> {
         let wall = wall_clock();
+        self.measure();
+        let slow = self.budget.is_slow();
         let own = self.clients.stream();
-        let bubble = if self.leading.has_events(own) {
+        let bubble = if self.leading.has_events(own) && !slow {
             Bubble::None
         } else {
             let published = self.core.publisher.last();
@@ -137,9 +141,33 @@ impl DataPlane<'_> {
         };
         let header = self.shared.segment.header();
         let drawn = header.random_drawn.load(Ordering::Relaxed);
-        let budget = self.config.budget;
+        if slow && bubble == Bubble::None && !self.is_program_ready() {
+            return None;
+        }
+        let own = self.clients.stream();
+        let budget = self.budget.next();
         self.leading
             .next(own, bubble, budget, wall, drawn, fresh_seed)
+    }
+
+    /// Notes how far the program is, for the budget.
+    fn measure(&mut self) {
+        let header = self.shared.segment.header();
+        let used_up = header.state.load(Ordering::SeqCst) == State::NeedsBudget as u32;
+        let stand = Stand {
+            given: self.core.publisher.last(),
+            done: header.epoch.load(Ordering::SeqCst),
+            clock: header.ticks.load(Ordering::Relaxed),
+            used_up,
+        };
+        self.budget.note(Instant::now(), stand);
+    }
+
+    /// Whether the program has done all that was agreed and waits for more.
+    fn is_program_ready(&self) -> bool {
+        let header = self.shared.segment.header();
+        self.leading.in_flight() == 0
+            && header.epoch.load(Ordering::SeqCst) == self.core.publisher.last()
     }
 
     /// Writes, sends and applies.
@@ -155,6 +183,7 @@ impl DataPlane<'_> {
             }
         }
         self.core.publisher.announce();
+        self.measure();
         Ok(())
     }
 

@@ -281,6 +281,7 @@ fn random_run(seed: u64, steps: u32) -> (u64, Vec<Slot>) {
                     next = Some(s.pick());
                 }
                 5 => next = Some(s.rotate()),
+                6 if r.below(2) == 0 => next = Some(s.spin(1 + r.below(2))),
                 _ => {}
             }
         }
@@ -301,6 +302,54 @@ fn random_run(seed: u64, steps: u32) -> (u64, Vec<Slot>) {
         check(&s, seed);
     }
     (s.hash(), order)
+}
+
+#[test]
+fn one_that_spins_is_passed_over_until_something_may_have_changed() {
+    let mut s = started(2);
+    _ = s.tick(7);
+    assert_eq!(s.spin(9), Next::Run(2));
+    // The other one waits: it may have changed what the first one waits for.
+    s.block(5, None);
+    assert_eq!(s.pick(), Next::Run(1));
+    // It is in the same loop still.
+    _ = s.tick(7);
+    assert_eq!(s.spin(9), Next::Quiescent);
+    s.begin_epoch(5_000, 100);
+    assert_eq!(s.pick(), Next::Quiescent);
+    // An input wakes the other one, which goes first.
+    s.wake_one(5);
+    assert_eq!(s.pick(), Next::Run(2));
+}
+
+#[test]
+fn threads_that_only_spin_come_to_rest() {
+    let mut s = started(3);
+    let mut turns = 0;
+    let mut next = Next::Run(1);
+    while next != Next::Quiescent {
+        _ = s.tick(7);
+        next = s.spin(u64::from(s.current()));
+        turns += 1;
+    }
+    // Each once, and once more after the others had their first turn.
+    assert!(turns <= 9, "{turns}");
+    // A signal is for one of them alone.
+    s.wake_thread(2, Wake::Interrupted);
+    assert_eq!(s.pick(), Next::Run(2));
+}
+
+#[test]
+fn one_that_does_something_between_two_loops_counts_as_a_change() {
+    let mut s = started(2);
+    _ = s.tick(7);
+    assert_eq!(s.spin(9), Next::Run(2));
+    _ = s.tick(1);
+    _ = s.tick(7);
+    assert_eq!(s.spin(8), Next::Run(1));
+    // Another loop, another matter.
+    _ = s.tick(7);
+    assert_eq!(s.spin(3), Next::Run(2));
 }
 
 #[test]

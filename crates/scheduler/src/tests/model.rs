@@ -31,6 +31,8 @@ pub(super) struct Model {
     clock: u64,
     now: u64,
     quantum: u64,
+    /// The quantum in this epoch.
+    turn: u64,
     quantum_end: u64,
     budget_end: u64,
     /// Who has, or had, the turn.
@@ -53,6 +55,7 @@ impl Model {
             clock: 0,
             now: 0,
             quantum: quantum.into(),
+            turn: quantum.into(),
             quantum_end: 0,
             budget_end: 0,
             current: 0,
@@ -123,7 +126,7 @@ impl Model {
             if !self.run.is_empty() {
                 return Attention::Rotate;
             }
-            self.quantum_end = self.clock + self.quantum;
+            self.quantum_end = self.clock + self.turn;
         }
         Attention::Continue
     }
@@ -150,13 +153,16 @@ impl Model {
         }
         self.current = self.run.remove(0);
         self.life[self.current as usize] = Life::Running;
-        self.quantum_end = self.clock + self.quantum;
+        self.quantum_end = self.clock + self.turn;
         Next::Run(self.current)
     }
 
     pub(super) fn begin_epoch(&mut self, time: u64, budget: u32) {
         self.now = self.now.max(time);
         self.budget_end = self.clock + u64::from(budget.max(1));
+        // An eighth of a small budget.
+        self.turn = self.quantum.min(u64::from(budget) / 8).max(1);
+        self.quantum_end = self.quantum_end.min(self.clock + self.turn);
         self.fire_due();
     }
 
