@@ -77,6 +77,8 @@ demo: build | demo-packages ## three replicas of a server, and what happens when
 
 bench: build | bench-packages ## how fast it is, beside the same server alone
 	$(BIN)/crane bench
+	@.ci/packages $$($(BIN)/python tests/programs/catalogue.py)
+	$(BIN)/python tests/programs/measure.py
 
 verify-programs: build $(VENV)/.locked-dev ## every server of tests/programs at full size: PROGRAM=NAME for one
 	@.ci/packages $$($(BIN)/python tests/programs/catalogue.py $(PROGRAM))

@@ -48,7 +48,7 @@ def kill_the_leader(program: Program, size: Size, base: Path) -> Killed:
     """
     place = base / "program"
     place.mkdir(parents=True)
-    hosts = _hosts()
+    hosts = random_hosts()
     port = free_port(hosts)
     setup = program.configure(place, port)
     cluster = Cluster(
@@ -70,7 +70,7 @@ def kill_the_leader(program: Program, size: Size, base: Path) -> Killed:
         return check.result
 
 
-def _hosts() -> list[str]:
+def random_hosts() -> list[str]:
     """Addresses away from those that servers of this machine have."""
     pick = random.SystemRandom()
     net = f"127.{pick.randrange(64, 255)}.{pick.randrange(1, 255)}"

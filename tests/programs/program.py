@@ -126,3 +126,7 @@ class Program(ABC):
         second one through a replica that lives when the leader dies.
         """
         return None
+
+    def speed(self, address: Address, place: Path) -> str | None:
+        """A shell command for ``make bench``: see ``speed.py``."""
+        return None

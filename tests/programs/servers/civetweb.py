@@ -8,6 +8,7 @@ from pathlib import Path
 
 from program import Address, Program, Replica, Setup
 from protocols import Http
+from speed import ab
 
 _PAGE = b"<p>" + b"CivetWeb " * 400 + b"</p>\n"
 _REQUEST = re.compile(r"GET /page\.html\?(\S+) HTTP")
@@ -44,6 +45,9 @@ error_log_file {place}/error.log
     def ordinary(self, address: Address, place: Path) -> str:
         url = f"http://{address[0]}:{address[1]}/page.html"
         return f"ab -q -n 500 -c 8 {url} | grep 'Failed requests: *0$'"
+
+    def speed(self, address: Address, place: Path) -> str:
+        return ab(f"http://{address[0]}:{address[1]}/page.html", keep_alive=False)
 
 
 PROGRAM = CivetWeb()

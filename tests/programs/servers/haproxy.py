@@ -8,6 +8,7 @@ from pathlib import Path
 from program import Address, Program, Replica, Setup
 from protocols import Http
 from servers.nginx import PAGE, configuration, let_in, logged
+from speed import ab
 
 
 class Haproxy(Program):
@@ -48,6 +49,9 @@ backend pages
     def ordinary(self, address: Address, place: Path) -> str:
         url = f"http://{address[0]}:{address[1]}/"
         return f"ab -q -k -n 1000 -c 8 {url} | grep 'Failed requests: *0$'"
+
+    def speed(self, address: Address, place: Path) -> str:
+        return ab(f"http://{address[0]}:{address[1]}/")
 
 
 PROGRAM = Haproxy()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from program import Address, Program, Replica, Setup
 from protocols import Http
+from speed import ab
 
 _PAGE = b"<p>" + b"lighttpd " * 400 + b"</p>\n"
 _REQUEST = re.compile(r"GET /page\.html\?(\S+) HTTP")
@@ -44,6 +45,9 @@ index-file.names = ("page.html")
     def ordinary(self, address: Address, place: Path) -> str:
         url = f"http://{address[0]}:{address[1]}/"
         return f"ab -q -k -n 1000 -c 8 {url} | grep 'Failed requests: *0$'"
+
+    def speed(self, address: Address, place: Path) -> str:
+        return ab(f"http://{address[0]}:{address[1]}/")
 
 
 PROGRAM = Lighttpd()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from program import Address, Program, Replica, Setup, WrongAnswerError
 from protocols import Lines
+from speed import timed
 
 _KEYS_AT_ONCE = 100
 
@@ -50,6 +51,11 @@ class Memcached(Program):
     def ordinary(self, address: Address, place: Path) -> str:
         host, port = address
         return f"memcslap --servers={host}:{port} --concurrency=4 --execute-number=200 --test=get"
+
+    def speed(self, address: Address, place: Path) -> str:
+        host, port = address
+        clients = f"memcslap --servers={host}:{port} --concurrency=8"
+        return timed(f"{clients} --execute-number=4000 --test=set", 32_000)
 
 
 PROGRAM = Memcached()

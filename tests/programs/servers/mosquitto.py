@@ -8,6 +8,7 @@ from pathlib import Path
 
 from program import Address, Program, Replica, Setup, WrongAnswerError
 from protocols import Lines
+from speed import timed
 
 _CONNECT, _CONNACK, _PUBLISH, _PUBACK, _SUBSCRIBE, _SUBACK, _PINGREQ, _PINGRESP = (
     0x10, 0x20, 0x30, 0x40, 0x82, 0x90, 0xC0, 0xD0,
@@ -113,6 +114,11 @@ class Mosquitto(Program):
             f" | mosquitto_pub {where} -l\n"
             f"wait $heard && test $(grep -c 7 $said) = 300 && rm $said"
         )
+
+    def speed(self, address: Address, place: Path) -> str:
+        where = f"-h {address[0]} -p {address[1]} -q 1 -t speed"
+        one = f"seq 3000 | mosquitto_pub {where}"
+        return timed(f"{one}/1 -l & {one}/2 -l & {one}/3 -l & wait", 9000)
 
 
 PROGRAM = Mosquitto()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from program import Address, Program, Replica, Setup
 from protocols import Http
+from speed import ab
 
 PAGE = b"<p>" + b"nginx " * 3000 + b"</p>\n"
 _REQUEST = re.compile(r"GET /page\.html\?(w\S+) HTTP")
@@ -72,6 +73,9 @@ class Nginx(Program):
     def ordinary(self, address: Address, place: Path) -> str:
         url = f"http://{address[0]}:{address[1]}/"
         return f"ab -q -k -n 1000 -c 8 {url} | grep 'Failed requests: *0$'"
+
+    def speed(self, address: Address, place: Path) -> str:
+        return ab(f"http://{address[0]}:{address[1]}/")
 
 
 PROGRAMS = [

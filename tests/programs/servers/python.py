@@ -9,6 +9,7 @@ from pathlib import Path
 
 from program import Address, Program, Replica, Setup, Size, WrongAnswerError
 from protocols import Http
+from speed import ab
 
 # Not a version manager's shell script.
 _PYTHON = "/usr/bin/python3"
@@ -30,6 +31,9 @@ class HttpServer(Program):
 
     def kept(self, replica: Replica, place: Path, values: Sequence[str]) -> Iterable[str]:
         return _REQUEST.findall(replica.said)
+
+    def speed(self, address: Address, place: Path) -> str:
+        return ab(f"http://{address[0]}:{address[1]}/page.html", keep_alive=False)
 
 
 class Writing(Http):

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from program import Address, Client, Program, Replica, Setup, WrongAnswerError
+from speed import timed
 
 from crane.chaos.failover import read_list
 from crane.chaos.resp import Redis
@@ -41,6 +42,10 @@ class RedisServer(Program):
 
     def ordinary(self, address: Address, place: Path) -> str:
         return f"redis-benchmark -h {address[0]} -p {address[1]} -n 2000 -c 10 -q"
+
+    def speed(self, address: Address, place: Path) -> str:
+        options = f"-h {address[0]} -p {address[1]} -t set -n 60000 -c 16 -q"
+        return timed(f"redis-benchmark {options}", 60_000)
 
 
 PROGRAM = RedisServer()
