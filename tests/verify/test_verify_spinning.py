@@ -12,7 +12,7 @@ from verification import HERE, identical, load, verify
 pytestmark = pytest.mark.timeout(300)
 
 
-def test_spinning_threads_are_determined(tmp_path: Path) -> None:
+def _spinner(tmp_path: Path) -> Path:
     compiler = shutil.which("cc")
     assert compiler is not None, "a C compiler is needed"
     program = tmp_path / "spinner"
@@ -20,10 +20,23 @@ def test_spinning_threads_are_determined(tmp_path: Path) -> None:
     subprocess.run(
         [compiler, "-O2", "-Wall", "-o", str(program), str(source), "-lpthread"], check=True
     )
+    return program
+
+
+def test_spinning_threads_are_determined(tmp_path: Path) -> None:
+    program = _spinner(tmp_path)
     work = tmp_path / "work"
     work.mkdir()
     options = ["--runs", "4", "--load", load("spinner_load.py", 10, 3)]
     identical(verify(work, options, [str(program), "7000"], tmp_path), 4)
+
+
+def test_the_time_stamp_counter_is_virtual(tmp_path: Path) -> None:
+    program = _spinner(tmp_path)
+    work = tmp_path / "work"
+    work.mkdir()
+    options = ["--runs", "3", "--load", load("counter_load.py", 40, 0)]
+    identical(verify(work, options, [str(program), "7000"], tmp_path), 3)
 
 
 def test_redis_with_io_threads(tmp_path: Path) -> None:

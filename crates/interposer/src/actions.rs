@@ -7,9 +7,9 @@ use crate::raw::{self, fail};
 use crate::real::real;
 use crate::refuse::{self, Unsupported};
 use crate::signals::{self, FAULTS, KEPT, bit, put_set, set_of};
-use crate::tls;
 use crate::turn::{Op, begin};
 use crate::world::world;
+use crate::{tls, tsc};
 use core::ffi::{c_int, c_void};
 use crane_scheduler::Slot;
 use libc::{sighandler_t, siginfo_t};
@@ -111,6 +111,11 @@ fn install(signal: u32, action: &Action) {
             // SAFETY: a set of our own.
             unsafe { put_set(action.mask & !KEPT, &mut new.sa_mask) };
         }
+    }
+    if signal == libc::SIGSEGV as u32 {
+        // Answering the time-stamp counter may hand the turn over, and in that
+        // wait a handler of the program may read the counter again.
+        new.sa_flags |= libc::SA_NODEFER;
     }
     if signal == libc::SIGCHLD as u32
         && (action.handler == SIG_IGN || action.flags & libc::SA_NOCLDWAIT as u32 != 0)
@@ -278,6 +283,11 @@ extern "C" fn entry(signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
     // SAFETY: errno is the thread's own.
     let code = unsafe { *libc::__errno_location() };
     let me = tls::slot();
+    // SAFETY: the kernel's arguments.
+    if signal == libc::SIGSEGV && unsafe { tsc::emulate(info, context.cast()) } {
+        raw::set_errno(code);
+        return;
+    }
     if me != 0 && world().threads[me as usize].delivering == signal as u32 {
         world().threads[me as usize].delivering = 0;
         // The kernel's details are of the tgkill by which it came here.

@@ -105,6 +105,11 @@ pub(crate) fn deadline_ms(ms: c_int) -> Option<u64> {
     (ms >= 0).then(|| after(ms as u64 * 1_000_000))
 }
 
+/// What monotonic clocks show, without an operation.
+pub(crate) fn uptime() -> u64 {
+    now() - world().start + MONOTONIC_START
+}
+
 /// Virtual time now, nanoseconds since the Unix epoch, without an operation.
 pub(crate) fn now() -> u64 {
     world().scheduler.now()

@@ -12,6 +12,7 @@ use crate::image::{self, Image, LIBRARY};
 use crate::process;
 use crate::raw::{self, Pages, fail, sys};
 use crate::refuse::{self, Unsupported};
+use crate::tsc;
 use crate::turn::{self, Op, begin};
 use core::arch::naked_asm;
 use core::ffi::{CStr, c_char, c_int};
@@ -77,6 +78,7 @@ pub(crate) unsafe fn execveat(
     if me != 0 {
         process::exec_begins(me);
     }
+    tsc::lift();
     // SAFETY: same contract; the list of variables is whole.
     let code = unsafe {
         sys!(
@@ -89,6 +91,7 @@ pub(crate) unsafe fn execveat(
         )
     };
     // Back here: it failed, and nothing was given up yet.
+    tsc::guard_again();
     if me != 0 {
         process::exec_failed();
     }

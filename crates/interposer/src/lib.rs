@@ -72,6 +72,7 @@ mod threads;
 mod tls;
 mod trace;
 mod transfer;
+mod tsc;
 mod turn;
 mod unix;
 mod wait;

@@ -5,7 +5,7 @@
 //! across a hand-over of the turn (`turn::*`): others write meanwhile.
 
 use crate::raw::{self, line, sys};
-use crate::{boundary, process, random, real, spin, threads, tls, turn};
+use crate::{boundary, process, random, real, spin, threads, tls, tsc, turn};
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicU32, Ordering};
 use crane_channel::layout::{
@@ -161,6 +161,7 @@ fn attach() {
     }
     process::register_end();
     spin::listen();
+    tsc::guard();
 }
 
 fn map_segment() {

@@ -6,6 +6,8 @@
  *   set      sets the flag, answers "set"
  *   compute  counts for ever
  *   fork     makes a child that counts for ever
+ *   tsc      answers the processor's time-stamp counter, read in two ways
+ *   run      runs a program, and answers the counter again
  */
 #include <arpa/inet.h>
 #include <netinet/in.h>
@@ -16,6 +18,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
+#include <x86intrin.h>
 
 static atomic_int flag;
 static volatile unsigned long counter;
@@ -58,7 +61,14 @@ static void *serve(void *argument)
             answer(client, "clear\n");
         } else if (!strncmp(line, "compute", 7))
             count_for_ever();
-        else if (!strncmp(line, "fork", 4) && fork() == 0)
+        else if (!strncmp(line, "tsc", 3) || !strncmp(line, "run", 3)) {
+            unsigned processor = 77;
+            unsigned long long first = __rdtsc(), second = __rdtscp(&processor);
+            if (line[0] == 'r' && system("true"))
+                answer(client, "failed\n");
+            snprintf(line, sizeof line, "%llu %llu %u\n", first, second, processor);
+            answer(client, line);
+        } else if (!strncmp(line, "fork", 4) && fork() == 0)
             count_for_ever();
     }
     close(client);
