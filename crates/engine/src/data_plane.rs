@@ -18,7 +18,7 @@ use crate::error::EngineError;
 use crate::gateways::Gateways;
 use crate::lead::{Leading, Proposal};
 use crate::message::ToGateway;
-use crate::pace::{Calm, Pace};
+use crate::pace::{Calm, Pace, TICK};
 use crate::peers::{Arrival, LINK_TOKENS, PEER_LISTENER, Peers};
 use crate::publish::Publisher;
 use crate::shared::{Shared, Work, lock};
@@ -32,6 +32,7 @@ use crane_gateway::listeners::Listeners;
 use mio::event::Event;
 use mio::{Events, Poll, Token};
 use serde_json::json;
+use std::collections::BTreeSet;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
@@ -80,6 +81,10 @@ pub struct DataPlane<'a> {
     /// before the leader knows again what the log will say.
     begin_after: u64,
     starved_since: Option<Instant>,
+    /// On a leader: other replicas with clients.
+    clients_at: BTreeSet<u8>,
+    /// What the leader was told last of this replica's clients.
+    told_clients: Option<bool>,
     epochs_proposed: u64,
     bubbles_proposed: u64,
     work: Vec<Work>,
@@ -126,6 +131,8 @@ impl<'a> DataPlane<'a> {
             paused_until: None,
             begin_after: 0,
             starved_since: None,
+            clients_at: BTreeSet::new(),
+            told_clients: None,
             epochs_proposed: 0,
             bubbles_proposed: 0,
             work: Vec::new(),
@@ -184,6 +191,7 @@ impl<'a> DataPlane<'a> {
         self.watch_program();
         self.agree()?;
         self.check_caught_up()?;
+        self.tell_clients();
         self.core.peers.flush();
         self.publish_figures();
         Ok(())
@@ -298,6 +306,8 @@ impl<'a> DataPlane<'a> {
                 Arrival::Connected { new_life } => self.peer_connected(peer, new_life),
                 Arrival::Lost => {
                     self.leading.forget(peer);
+                    self.clients_at.remove(&peer);
+                    self.core.peers.release();
                     self.node.peer_unreachable(peer.into());
                 }
             }
@@ -335,6 +345,7 @@ impl<'a> DataPlane<'a> {
             let started = ToGateway::Started(incarnation).encode();
             self.core.peers.add(leader, kind::GATEWAY, &started);
         }
+        self.told_clients = None;
         self.clients.stream().rewind();
     }
 
@@ -351,6 +362,8 @@ impl<'a> DataPlane<'a> {
             }
             ToGateway::Started(incarnation) => self.gateways.started(peer, incarnation),
             ToGateway::Target(index) => self.catch_up.aim(index),
+            ToGateway::Clients(true) => _ = self.clients_at.insert(peer),
+            ToGateway::Clients(false) => _ = self.clients_at.remove(&peer),
         }
     }
 
@@ -370,6 +383,7 @@ impl<'a> DataPlane<'a> {
         let chores = [
             self.core.peers.next_dial(),
             self.comparing.next(self.shared),
+            self.core.peers.next_release(),
         ];
         let sleep = self.pace.sleep(calm);
         let chores = chores.into_iter().flatten().min();
@@ -404,6 +418,11 @@ impl<'a> DataPlane<'a> {
         let now = Instant::now();
         for _ in 0..self.pace.due(now) {
             self.node.tick();
+        }
+        let waited =
+            |at: Instant| now >= at || (self.leading.in_flight() > 0 && now + TICK * 5 >= at);
+        if self.core.peers.next_release().is_some_and(waited) {
+            self.core.peers.release();
         }
         if now < self.chores_at {
             return;

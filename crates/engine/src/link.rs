@@ -51,6 +51,8 @@ pub struct Link {
     out: Vec<u8>,
     start: usize,
     closing: bool,
+    /// Since when what waits may wait for more.
+    held: Option<Instant>,
 }
 
 impl Link {
@@ -65,6 +67,7 @@ impl Link {
             out: hello.to_vec(),
             start: 0,
             closing: false,
+            held: None,
         }
     }
 
@@ -164,11 +167,26 @@ impl Link {
         self.add(|out| wire::encode(kind, payload, out))
     }
 
-    /// Writes what waits, as far as the socket takes it.
+    /// Lets what waits wait for more, unless it has before; false then.
+    pub fn hold(&mut self, now: Instant) -> bool {
+        let first = self.held.is_none();
+        if first {
+            self.held = Some(now);
+        }
+        first
+    }
+
+    /// Since when something is held back.
+    pub fn held(&self) -> Option<Instant> {
+        self.held
+    }
+
+    /// Writes what waits, as far as the socket takes it, held back or not.
     ///
     /// # Errors
     /// The socket's.
     pub fn flush(&mut self) -> io::Result<()> {
+        self.held = None;
         if self.phase == Phase::Connecting {
             return Ok(());
         }

@@ -14,10 +14,14 @@ pub enum ToGateway {
     Started(u32),
     /// From the leader: who has applied the log up to here has caught up.
     Target(u64),
+    /// To the leader: whether clients are connected here, who wait for what
+    /// their server does by itself and on behalf of others.
+    Clients(bool),
 }
 
 const STARTED: u8 = 1;
 const TARGET: u8 = 2;
+const CLIENTS: u8 = 3;
 
 impl ToGateway {
     /// Reads a frame's payload.
@@ -27,6 +31,7 @@ impl ToGateway {
                 Some(Self::Started(u32::from_le_bytes(rest.try_into().ok()?)))
             }
             [0, TARGET, rest @ ..] => Some(Self::Target(u64::from_le_bytes(rest.try_into().ok()?))),
+            [0, CLIENTS, any @ (0 | 1)] => Some(Self::Clients(*any == 1)),
             [0, ..] | [] => None,
             batch => Some(Self::Batch(batch.to_vec())),
         }
@@ -37,6 +42,7 @@ impl ToGateway {
         match self {
             Self::Batch(bytes) => bytes.clone(),
             Self::Started(incarnation) => [&[0, STARTED][..], &incarnation.to_le_bytes()].concat(),
+            Self::Clients(any) => vec![0, CLIENTS, u8::from(*any)],
             Self::Target(index) => [&[0, TARGET][..], &index.to_le_bytes()].concat(),
         }
     }
@@ -52,10 +58,13 @@ mod tests {
             ToGateway::Batch(vec![3, 0, 1]),
             ToGateway::Started(7),
             ToGateway::Target(1 << 40),
+            ToGateway::Clients(true),
+            ToGateway::Clients(false),
         ] {
             assert_eq!(ToGateway::decode(&message.encode()), Some(message));
         }
         assert_eq!(ToGateway::decode(&[]), None);
         assert_eq!(ToGateway::decode(&[0, 1, 2]), None);
+        assert_eq!(ToGateway::decode(&[0, 3, 2]), None);
     }
 }

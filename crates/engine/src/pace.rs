@@ -14,9 +14,9 @@ pub const HEARTBEAT_TICKS: u32 = 4;
 /// Ticks without a leader before a replica may stand for election: the earliest
 /// of its random time-outs, the latest are twice as long.
 pub const ELECTION_TICKS: u32 = 12;
-/// Ticks without a word of the leader through which a follower may sleep: two
-/// heartbeats, well before the earliest election.
-const PATIENT_TICKS: u32 = 2 * HEARTBEAT_TICKS;
+/// Ticks without a word of the leader through which a follower may sleep: more
+/// than two heartbeats, before the earliest election.
+const PATIENT_TICKS: u32 = 2 * HEARTBEAT_TICKS + 2;
 /// Ticks made up for after a stall, at most: a replica that was stopped for a
 /// moment must not stand for election before it has heard its leader.
 const STALL_TICKS: u32 = 2;

@@ -34,6 +34,9 @@ const LAST_BACK_OFF: Duration = Duration::from_millis(500);
 const LASTING: Duration = Duration::from_secs(1);
 const GREETING_TIMEOUT: Duration = Duration::from_secs(5);
 const WARN_AGAIN: Duration = Duration::from_secs(60);
+/// Longest time for which a message is held back: with the time since the one
+/// before it stays below the shortest election time-out.
+const HELD_BACK: Duration = Duration::from_millis(150);
 const READ_BUFFER: usize = 256 << 10;
 
 /// Something that came from another replica, in order.
@@ -87,6 +90,8 @@ pub struct Peers {
     /// Differences of a replica that was let in, to be told.
     harmless: Option<(u8, Vec<String>)>,
     buffer: Vec<u8>,
+    /// Replicas to which messages of the consensus core may wait for more.
+    patient: Vec<u8>,
 }
 
 /// Why a connection is given up.
@@ -159,6 +164,7 @@ impl Peers {
             warned: BTreeMap::new(),
             harmless: None,
             buffer: vec![0; READ_BUFFER],
+            patient: Vec::new(),
         })
     }
 
@@ -183,13 +189,41 @@ impl Peers {
         Some((slot, self.links.get_mut(slot)?.as_mut()?))
     }
 
+    /// Until it is called again, messages of the consensus core to these wait
+    /// for the next that is for them, or [`HELD_BACK`].
+    pub fn be_patient_with(&mut self, peers: Vec<u8>) {
+        self.patient = peers;
+    }
+
+    /// When something that is held back has to leave.
+    pub fn next_release(&self) -> Option<Instant> {
+        let held = self.links.iter().flatten().filter_map(Link::held);
+        held.min().map(|since| since + HELD_BACK)
+    }
+
+    /// Sends what is held back.
+    pub fn release(&mut self) {
+        for slot in 0..self.links.len() {
+            if let Some(link) = &mut self.links[slot]
+                && link.held().is_some()
+                && link.flush().is_err()
+            {
+                self.drop_link(slot);
+            }
+        }
+    }
+
     /// Sends a message of the consensus core at once, because the disk comes
     /// next. False when it was dropped.
     pub fn send_raft(&mut self, to: u8, message: &Message) -> bool {
+        let patient = self.patient.contains(&to);
         let Some((slot, link)) = self.link(to) else {
             return false;
         };
         let sent = link.add(|out| wire::encode_raft(message, out));
+        if patient && link.hold(Instant::now()) {
+            return sent;
+        }
         if link.flush().is_err() {
             self.drop_link(slot);
             return false;
@@ -212,6 +246,7 @@ impl Peers {
     pub fn flush(&mut self) {
         for slot in 0..self.links.len() {
             if let Some(link) = &mut self.links[slot]
+                && link.held().is_none()
                 && link.flush().is_err()
             {
                 self.drop_link(slot);

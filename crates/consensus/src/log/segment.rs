@@ -4,9 +4,9 @@ use crate::disk::{Disk, DiskFile};
 use crate::error::Error;
 
 const SPARE: &str = "spare.tmp";
-/// Zeros written at once.
+/// Bytes that are made ready at once.
 const PIECE: usize = 1 << 20;
-static ZEROS: [u8; PIECE] = [0; PIECE];
+static ZEROS: [u8; 4096] = [0; 4096];
 
 pub(crate) fn name(number: u32) -> String {
     format!("log-{number:08x}.seg")
@@ -60,7 +60,14 @@ impl<F: DiskFile> Spare<F> {
         }
         if let Some(file) = &self.file {
             let len = (size - self.filled).min(PIECE as u64);
-            file.write_at(self.filled, &ZEROS[..len as usize])
+            // Page by page: the page cache would keep what comes in one write in
+            // large pieces, which every small write later walks through.
+            let end = self.filled + len;
+            let mut pages = (self.filled..end).step_by(ZEROS.len());
+            pages
+                .try_for_each(|at| {
+                    file.write_at(at, &ZEROS[..ZEROS.len().min((end - at) as usize)])
+                })
                 .and_then(|()| file.sync())
                 .map_err(|e| failed(disk, e))?;
             self.filled += len;

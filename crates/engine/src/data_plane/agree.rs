@@ -5,6 +5,7 @@ use crate::bubble;
 use crate::budget::Stand;
 use crate::clock::wall_clock;
 use crate::lead::{Bubble, Proposal};
+use crate::message::ToGateway;
 use crane_channel::layout::State;
 use crane_consensus::wire::kind;
 use crane_consensus::{ProposeError, Role};
@@ -28,6 +29,7 @@ impl DataPlane<'_> {
             self.forward();
             let proposed = self.propose()?;
             self.process()?;
+            self.core.peers.be_patient_with(Vec::new());
             let changed = self.after_process()?;
             if !proposed && !changed {
                 return Ok(());
@@ -71,7 +73,9 @@ impl DataPlane<'_> {
             return Ok(false);
         }
         self.paused_until = None;
+        let idle = self.leading.is_idle();
         let mut any = false;
+        let mut events = false;
         for _ in 0..PROPOSALS_AT_ONCE {
             let Some(proposal) = self.held.take().or_else(|| self.next_proposal()) else {
                 break;
@@ -97,6 +101,7 @@ impl DataPlane<'_> {
                         self.bubbles_proposed += 1;
                     } else {
                         self.epochs_proposed += 1;
+                        events = true;
                     }
                     any = true;
                 }
@@ -120,12 +125,46 @@ impl DataPlane<'_> {
         }
         if any {
             self.pace.spoke();
+            if idle && !events {
+                let patient = self.spare_followers();
+                self.core.peers.be_patient_with(patient);
+            }
         }
-        // Clients of other gateways wait for their commit; own clients do not
-        // need the followers to know at once, heartbeats tell them soon.
-        let lazy = !self.leading.foreign_in_flight();
+        // Clients of other gateways wait for the commit; without them, their
+        // replicas hear of it soon enough with the next message.
+        let lazy = self.clients_at.is_empty() && !self.leading.foreign_in_flight();
         self.node.set_lazy_commit(lazy);
         Ok(any)
+    }
+
+    /// Followers without clients whose confirmation a majority does not need
+    /// while all replicas are there: they may get every second bubble of an idle
+    /// server together with the one before.
+    fn spare_followers(&self) -> Vec<u8> {
+        let peers = &self.core.peers;
+        let others = peers.ids().count();
+        if peers.ids().any(|id| peers.lost_since(id).is_some()) {
+            return Vec::new();
+        }
+        let needed = others.div_ceil(2);
+        let without_clients = peers.ids().filter(|id| !self.clients_at.contains(id));
+        without_clients.take(others - needed).collect()
+    }
+
+    /// Tells the leader when the first client of this gateway comes or the last
+    /// one goes.
+    pub(super) fn tell_clients(&mut self) {
+        let leader = self.node.leader().and_then(|l| u8::try_from(l).ok());
+        let Some(leader) = leader.filter(|&l| l != self.config.id) else {
+            return;
+        };
+        let any = !self.clients.is_empty();
+        if self.told_clients != Some(any) {
+            let message = ToGateway::Clients(any).encode();
+            if self.core.peers.add(leader, kind::GATEWAY, &message) {
+                self.told_clients = Some(any);
+            }
+        }
     }
 
     fn next_proposal(&mut self) -> Option<Proposal> {
@@ -219,6 +258,7 @@ impl DataPlane<'_> {
         self.pace.role_changed();
         self.leading.reset();
         self.held = None;
+        self.clients_at.clear();
         self.begin_after = 0;
         self.paused_until = None;
         self.shared.notices.add(
