@@ -217,7 +217,7 @@ class _Check:
     def _judge_agreement(self) -> None:
         """The replicas did the same: state, output, files, and what they printed."""
         try:
-            wait_for("the replicas' doing the same", self.cluster.settled, _SETTLE_SECONDS)
+            self.cluster.wait_settled(_SETTLE_SECONDS)
         except CraneError as error:
             rows = [
                 f"{one.id}: {one.state} applied {one.applied} epoch {one.epoch}"

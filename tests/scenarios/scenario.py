@@ -82,7 +82,7 @@ class Cluster(trial.Cluster):
 
     def must_settle(self) -> None:
         """All replicas are healthy and have done the same."""
-        wait_for("every replica's doing the same", self.settled, 30.0)
+        self.wait_settled()
 
     def processes(self) -> list[int]:
         """Every living process of this cluster, the programs' included."""

@@ -16,7 +16,7 @@ pub const SEGMENT_PATH: &str = "/.crane/seg";
 pub const MAGIC: u64 = u64::from_le_bytes(*b"CRANESEG");
 
 /// Version of the layout; both sides must have been built with the same.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// Bytes of the log ring, a power of two.
 pub const LOG_RING_LEN: usize = 32 << 20;
@@ -167,6 +167,10 @@ pub struct Header {
     pub log: RingControl,
     /// Ring from the server to the node: [`crate::output`].
     pub output: RingControl,
+
+    /// Non-zero, as at the start: the node waits for the next boundary. Otherwise
+    /// the server need not wake it for each epoch in which nothing was said.
+    pub eager: AtomicU32,
 
     /// A [`State`].
     pub state: AtomicU32,

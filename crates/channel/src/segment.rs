@@ -87,6 +87,7 @@ impl Segment {
             .preempt
             .store(settings.preempt.into(), Ordering::Relaxed);
         header.deadline.store(NO_DEADLINE, Ordering::Relaxed);
+        header.eager.store(1, Ordering::Relaxed);
         header.magic.store(MAGIC, Ordering::Release);
         Ok(segment)
     }

@@ -6,6 +6,7 @@ use crate::shared::{Shared, lock};
 use crane_consensus::wire::kind;
 use serde_json::json;
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// Time between reports while many epochs go on, and while few do.
@@ -43,7 +44,7 @@ impl Comparing {
     /// When [`tick`](Self::tick) has something to do; `None` while there is no
     /// news.
     pub fn next(&self, shared: &Shared) -> Option<Instant> {
-        let newest = lock(&shared.history).newest()?.epoch;
+        let newest = shared.segment.header().epoch.load(Ordering::Relaxed);
         if newest != self.looked_at && !self.later.is_empty() {
             return Some(Instant::now());
         }
@@ -70,6 +71,10 @@ impl Comparing {
             for (peer, report) in std::mem::take(&mut self.later) {
                 self.compare(peer, report, shared, peers);
             }
+        }
+        // The last of a row of epochs are not told of by themselves.
+        if newest == self.reported || !self.later.is_empty() {
+            shared.has_heard_all();
         }
         if newest != self.reported && self.reported_at.elapsed() >= self.pause(newest) {
             self.reported = newest;

@@ -15,6 +15,7 @@ pub fn look(shared: &Shared, leading: &Leading, published: u64, wall: u64) -> Bu
     let interest = &shared.interest;
     let Some(view) = leading.view() else {
         interest.bubbles.store(false, Ordering::SeqCst);
+        shared.make_known();
         shared.alarm.set(None);
         return Bubble::None;
     };
@@ -24,6 +25,7 @@ pub fn look(shared: &Shared, leading: &Leading, published: u64, wall: u64) -> Bu
     }
     // The wish first, then the look: see `Interest`.
     interest.bubbles.store(true, Ordering::SeqCst);
+    shared.make_known();
     let header = shared.segment.header();
     let state = State::from_raw(header.state.load(Ordering::SeqCst));
     let epoch = header.epoch.load(Ordering::SeqCst);

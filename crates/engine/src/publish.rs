@@ -8,7 +8,7 @@ use crane_channel::output::LOG_EPOCH;
 use crane_channel::ring::Producer;
 use crane_channel::segment::Segment;
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 /// Bytes that may wait for room in the ring.
 const WAITING_LIMIT: usize = 8 << 20;
@@ -17,6 +17,8 @@ const WAITING_LIMIT: usize = 8 << 20;
 pub struct Publisher<'a> {
     /// Set while this end waits for room.
     wants_space: &'a AtomicBool,
+    /// Makes the server wake the node at its next boundary.
+    eager: &'a AtomicU32,
     producer: Producer<'a>,
     waiting: VecDeque<(u64, Vec<u8>)>,
     waiting_bytes: usize,
@@ -35,6 +37,7 @@ impl<'a> Publisher<'a> {
         let producer = unsafe { segment.log_producer() };
         Self {
             wants_space,
+            eager: &segment.header().eager,
             producer,
             waiting: VecDeque::new(),
             waiting_bytes: 0,
@@ -79,6 +82,7 @@ impl<'a> Publisher<'a> {
             }
             // Ask first and try again, or room made in between would be missed.
             self.wants_space.store(true, Ordering::SeqCst);
+            self.eager.store(1, Ordering::SeqCst);
             asked = true;
         }
         if std::mem::take(&mut self.unannounced) {

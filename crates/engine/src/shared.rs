@@ -9,6 +9,7 @@ use crate::clock::Alarm;
 use crate::history::History;
 use crate::notice::Notices;
 use crate::program::Program;
+use crane_channel::ring::Consumer;
 use crane_channel::segment::Segment;
 use crane_gateway::connection::{ConnectionTable, Effects};
 use mio::{Token, Waker};
@@ -231,6 +232,31 @@ impl Shared {
             stop: AtomicBool::new(false),
             abrupt: AtomicBool::new(false),
         }
+    }
+
+    /// Makes known to the server whether this node waits for its next boundary;
+    /// after every change of [`Interest`] and before the look at the state.
+    pub fn make_known(&self) {
+        let interest = &self.interest;
+        let waits = interest.bubbles.load(Ordering::SeqCst)
+            || interest.space.load(Ordering::SeqCst)
+            || interest.epoch.load(Ordering::SeqCst) != u64::MAX;
+        let header = self.segment.header();
+        if header.eager.swap(waits.into(), Ordering::SeqCst) == 0 && waits {
+            // What it has not told of yet is looked at now.
+            Consumer::interrupt(&header.output);
+        }
+    }
+
+    /// Has the output thread look at what the server left untold, if anything.
+    /// Returns whether there was nothing.
+    pub fn has_heard_all(&self) -> bool {
+        let header = self.segment.header();
+        let all = self.done_epoch.load(Ordering::SeqCst) >= header.epoch.load(Ordering::SeqCst);
+        if !all {
+            Consumer::interrupt(&header.output);
+        }
+        all
     }
 
     /// Notes that the engine cannot go on; only the first reason is kept.

@@ -7,11 +7,23 @@ use crane_channel::layout::{NO_DEADLINE, State};
 use crane_channel::output::EpochDone;
 use serde_json::{Map, Value, json};
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+/// How long to wait for what the server left untold, and how often: a running
+/// server is always a little ahead.
+const HEARING: Duration = Duration::from_micros(500);
+const HEARING_TRIES: u32 = 4;
 
 /// The state as a JSON object.
 pub fn status(config: &Config, shared: &Shared) -> Value {
     let header = shared.segment.header();
     let figures = lock(&shared.figures).clone();
+    for _ in 0..HEARING_TRIES {
+        if shared.has_heard_all() {
+            break;
+        }
+        std::thread::sleep(HEARING);
+    }
     // Written by the server at different moments; the last finished epoch is
     // one moment.
     let newest = lock(&shared.history).newest().unwrap_or(EpochDone {

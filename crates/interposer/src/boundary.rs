@@ -16,6 +16,8 @@ use crane_scheduler::Wake;
 use crane_vkernel::{Gather, Host, conn_gateway};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
+/// Epochs in which nothing was said that the node hears of together.
+const UNHURRIED_EPOCHS: u32 = 3;
 /// Longest piece of output in one record; a ring must hold several.
 const PIECE: usize = 1 << 20;
 
@@ -200,6 +202,7 @@ fn end_epoch(state: State) {
     let w = world();
     let h = header();
     let deadline = earliest_deadline();
+    let silent = w.untold == 0;
     if w.epoch > 0 {
         tell(&Output::Epoch(EpochDone {
             epoch: w.epoch,
@@ -220,9 +223,15 @@ fn end_epoch(state: State) {
     h.connections
         .store(vkernel().counters().conns, Ordering::Relaxed);
     h.deadline.store(deadline, Ordering::Relaxed);
-    h.state.store(state as u32, Ordering::Release);
-    if state == State::NeedsBudget || deadline != w.last_deadline_told {
-        w.last_deadline_told = deadline;
+    // Before the look at the node's wish, which it makes known before it looks
+    // at the state.
+    h.state.store(state as u32, Ordering::SeqCst);
+    let patient = state == State::Quiescent && h.eager.load(Ordering::SeqCst) == 0;
+    if patient && silent && w.unhurried < UNHURRIED_EPOCHS {
+        w.unhurried += 1;
+        w.untold = 0;
+    } else {
+        w.unhurried = 0;
         w.untold = 1;
     }
 }

@@ -25,7 +25,6 @@ pub(crate) const MAX_PROCESSES: usize = 256;
 pub(crate) struct World {
     /// 1 once the first process has set everything up.
     pub(crate) ready: AtomicU32,
-    pub(crate) last_deadline_told: u64,
     /// Index of the last epoch applied.
     pub(crate) epoch: u64,
     /// Virtual time at which the first epoch began.
@@ -33,10 +32,13 @@ pub(crate) struct World {
     pub(crate) output_hash: u64,
     /// Bytes or records were pushed to the output ring since the node was told.
     pub(crate) untold: u32,
+    /// Epochs that the node has not been woken for.
+    pub(crate) unhurried: u32,
     /// A client's bytes were announced in this epoch already.
     pub(crate) announced: u32,
     /// Numbers given to objects that processes share.
     pub(crate) shared_objects: u64,
+    _pad: u32,
     /// 1 once a robust mutex was locked.
     pub(crate) robust_used: u32,
     /// 1 once somebody waited for a word that processes may share.
@@ -209,7 +211,6 @@ fn map_segment() {
 fn initialise() {
     let w = world();
     w.scheduler.init(header().quantum.load(Ordering::Relaxed));
-    w.last_deadline_told = u64::MAX;
     let limits = Limits::default();
     assert!(VKernel::required_size(&limits) <= VKERNEL_ROOM);
     // SAFETY: the region is ours, zero-filled, and long enough.

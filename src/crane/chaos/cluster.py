@@ -32,7 +32,6 @@ Address = tuple[str, int]
 _START_SECONDS = 60.0
 _END_SECONDS = 30.0
 _POLL_SECONDS = 0.02
-_TIMER_EPOCHS = 3
 # Below the range from which kernels choose ports for outgoing connections and
 # apart from the replicas' own.
 _PORTS = range(10_000, 20_000)
@@ -218,20 +217,27 @@ class Cluster:
             if one.address is not None
         }
 
-    def settled(self) -> bool:
-        """Whether every replica is healthy and all have done the same.
+    def wait_settled(self, seconds: float = 30.0) -> None:
+        """Wait until all replicas are healthy and have done what any of them has by now.
 
-        Epochs of a program's own timers reach the followers one by one, so
-        that they are hardly ever all at the same: a few apart is the same.
+        Not until they are at the same epoch: while a program's own timers go on,
+        followers are always a little behind.
         """
-        rows = self.status().replicas
-        applied = [one.applied or 0 for one in rows]
-        return (
-            len(rows) == self._replicas
-            and all(one.healthy and one.agrees is not False for one in rows)
-            and len({one.output_hash for one in rows}) == 1
-            and max(applied) - min(applied) <= _TIMER_EPOCHS
-        )
+        before = self.status().replicas
+        applied = max(one.applied or 0 for one in before)
+        epoch = max(one.epoch or 0 for one in before)
+
+        def settled() -> bool:
+            rows = self.status().replicas
+            return (
+                len(rows) == self._replicas
+                and all(one.healthy and one.agrees is not False for one in rows)
+                and all((one.applied or 0) >= applied for one in rows)
+                and all((one.epoch or 0) >= epoch for one in rows)
+                and len({one.output_hash for one in rows}) == 1
+            )
+
+        wait_for("every replica's doing the same", settled, seconds)
 
     # What is done to it
 

@@ -210,7 +210,7 @@ def _compare(cluster: Cluster, load: Load, outcome: Outcome) -> None:
                 examine(journal, read_list(redis, journal.key)) for journal in load.journals
             ]
             outcome.digests[replica] = str(redis.ask("DEBUG", "DIGEST"))
-    wait_for("the replicas' doing the same", cluster.settled, _SETTLE_SECONDS)
+    cluster.wait_settled(_SETTLE_SECONDS)
     outcome.agree = all(one.agrees for one in cluster.status().replicas)
 
 

@@ -43,6 +43,7 @@ impl DataPlane<'_> {
         let epoch = *self.catch_up.epoch.get_or_insert(last);
         // The wish first, then the look: see `Interest`.
         self.shared.interest.epoch.store(epoch, Ordering::SeqCst);
+        self.shared.make_known();
         if self.shared.done_epoch.load(Ordering::SeqCst) < epoch {
             return Ok(());
         }

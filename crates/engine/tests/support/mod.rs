@@ -63,13 +63,18 @@ pub struct Cluster {
     pub cluster_id: String,
 }
 
+/// Ports that nothing uses now, below those that the system gives to clients:
+/// one of these could be taken while a replica is being restarted.
 fn free_ports(count: usize) -> Vec<u16> {
-    let sockets: Vec<_> = (0..count)
-        .map(|_| TcpListener::bind("127.0.0.1:0").unwrap())
-        .collect();
-    sockets
-        .iter()
-        .map(|s| s.local_addr().unwrap().port())
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let begin = std::process::id().wrapping_mul(61);
+    let candidate = || {
+        let number = NEXT.fetch_add(1, Ordering::SeqCst);
+        (12_000 + begin.wrapping_add(number) % 20_000) as u16
+    };
+    std::iter::repeat_with(candidate)
+        .filter(|&port| TcpListener::bind(("127.0.0.1", port)).is_ok())
+        .take(count)
         .collect()
 }
 
