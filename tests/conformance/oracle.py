@@ -59,7 +59,7 @@ def _entry_version() -> int:
 
 def compile_case(source: Path, directory: Path) -> Path:
     """The program of a family of cases."""
-    name, standard = ("c++", "gnu++17") if source.suffix == ".cc" else ("cc", "gnu17")
+    name, standard = ("c++", "gnu++20") if source.suffix == ".cc" else ("cc", "gnu17")
     compiler = shutil.which(name)
     assert compiler is not None, f"{name} is needed"
     program = directory / source.stem
