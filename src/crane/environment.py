@@ -86,7 +86,9 @@ def agreed(environment: Mapping[str, str], extra: Mapping[str, str], cwd: str) -
     kept = {
         name: value
         for name, value in environment.items()
-        if name not in _DROPPED and not name.startswith(_DROPPED_PREFIXES) and is_text(name + value)
+        if (name == "CRANE_ADDRESS" or not name.startswith(_DROPPED_PREFIXES))
+        and name not in _DROPPED
+        and is_text(name + value)
     }
     return dict(sorted({**_DEFAULTS, **kept, "PWD": cwd, **extra}.items()))
 

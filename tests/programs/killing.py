@@ -49,7 +49,7 @@ def kill_the_leader(program: Program, size: Size, base: Path) -> Killed:
     place = base / "program"
     place.mkdir(parents=True)
     hosts = random_hosts()
-    port = free_port(hosts)
+    port = free_port(hosts, program.ports)
     setup = program.configure(place, port)
     cluster = Cluster(
         setup.argv,

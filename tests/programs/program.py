@@ -96,6 +96,8 @@ class Program(ABC):
     ci: Size | None = Size(requests=200, runs=3, writes=60)
     """For the test suite; ``None``: only ``make verify-programs`` runs it."""
     full = Size(requests=10_000, runs=5, writes=1000)
+    ports = range(10_000, 20_000)
+    """Those that it can be told to listen on."""
     once = True
     """Whether the same value found twice is an error."""
 

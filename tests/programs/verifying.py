@@ -41,7 +41,7 @@ def verify(program: Program, size: Size, base: Path) -> Verified:
     place, work = base / "program", base / "work"
     place.mkdir(parents=True)
     work.mkdir()
-    port = free_port(("127.0.0.1",))
+    port = free_port(("127.0.0.1",), program.ports)
     setup = program.configure(place, port)
     report = work / "verdict.json"
     command = [sys.executable, "-m", "crane", "verify", "--json", str(report)]

@@ -5,7 +5,9 @@ use crate::fds::{done, duplicated, virtual_of};
 use crate::raw::{self, fail, sys};
 use crate::turn::{Op, begin};
 use crate::world::vkernel;
+use crate::{inotify, interfaces};
 use core::ffi::{c_int, c_ulong};
+use crane_vkernel::DescId;
 use syscalls::Sysno;
 
 /// fcntl(2) command, Linux only.
@@ -61,6 +63,10 @@ pub(crate) fn fcntl(fd: c_int, command: c_int, argument: c_ulong) -> c_int {
     }
 }
 
+fn kind_is_socket(desc: DescId) -> bool {
+    vkernel().kind(desc).is_ok_and(|kind| kind.is_socket())
+}
+
 /// ioctl(2).
 pub(crate) fn ioctl(fd: c_int, request: c_ulong, argument: c_ulong) -> c_int {
     let me = begin(Op::Control);
@@ -71,6 +77,12 @@ pub(crate) fn ioctl(fd: c_int, request: c_ulong, argument: c_ulong) -> c_int {
     let Some(desc) = virtual_of(me, fd) else {
         return native();
     };
+    if kind_is_socket(desc)
+        // SAFETY: the caller's contract for the request.
+        && let Some(code) = unsafe { interfaces::ioctl(request, argument) }
+    {
+        return code;
+    }
     let word = argument as *mut c_int;
     match request {
         libc::FIONBIO => {
@@ -81,6 +93,7 @@ pub(crate) fn ioctl(fd: c_int, request: c_ulong, argument: c_ulong) -> c_int {
             let flags = if on { flags | bit } else { flags & !bit };
             done(vkernel().set_flags(desc, flags).map_err(|e| e.0))
         }
+        libc::FIONREAD if inotify::is_instance(desc) => native(),
         libc::FIONREAD => match vkernel().available(desc) {
             Ok(n) => {
                 // SAFETY: the caller passes a place for an int.

@@ -21,8 +21,8 @@ use crate::rwlock::{self, RwLock};
 use crate::semaphore::{self, Semaphore};
 use crate::{
     actions, c11, cancel, clock, clone, control, dprintf, dynamic, exec, fatal, fds, files, ids,
-    kill, locks, masks, messages, once, options, polling, priorities, process, random, sigwait,
-    sockets, spawn, spinlock, stdio, sysv, threads, transfer, wait,
+    inotify, interfaces, kill, locks, masks, messages, once, options, polling, priorities, process,
+    random, sigwait, sockets, spawn, spinlock, stdio, sysv, threads, transfer, wait,
 };
 use core::ffi::{CStr, c_char, c_int, c_long, c_uint, c_ulong, c_void};
 use core::ptr::null;
@@ -496,6 +496,18 @@ interposed! {
         fn statx(dir: c_int, path: *const c_char, flags: c_int, mask: c_uint, stx: *mut libc::statx) -> c_int { files::statx(dir, path, flags, mask, stx) }
     }
     sockets {
+        /// A loopback interface and `eth0`, the same on every replica.
+        fn getifaddrs(to: *mut *mut libc::ifaddrs) -> c_int { interfaces::getifaddrs(to) }
+        /// Of what getifaddrs gave.
+        fn freeifaddrs(list: *mut libc::ifaddrs) { interfaces::release(list.cast()) }
+        /// As getifaddrs.
+        fn if_nametoindex(name: *const c_char) -> c_uint { interfaces::index_of(name) }
+        /// As getifaddrs.
+        fn if_indextoname(index: c_uint, to: *mut c_char) -> *mut c_char { interfaces::name_of(index, to) }
+        /// As getifaddrs.
+        fn if_nameindex() -> *mut libc::if_nameindex { interfaces::names() }
+        /// Of what if_nameindex gave.
+        fn if_freenameindex(list: *mut libc::if_nameindex) { interfaces::release(list.cast()) }
         /// Streams are virtual; the descriptor's number is a real, unbound socket's.
         fn socket(domain: c_int, kind: c_int, protocol: c_int) -> c_int { sockets::socket(domain, kind, protocol) }
         /// Inside the group.
@@ -542,6 +554,10 @@ interposed! {
         fn socketpair(domain: c_int, kind: c_int, protocol: c_int, ends: *mut c_int) -> c_int { sockets::socketpair(domain, kind, protocol, ends) }
     }
     polling {
+        /// Tells what the program itself changes.
+        fn inotify_init() -> c_int { inotify::init(0) }
+        /// As inotify_init.
+        fn inotify_init1(flags: c_int) -> c_int { inotify::init(flags) }
         /// Readiness of virtual objects; real files are always ready.
         fn poll(set: *mut libc::pollfd, count: libc::nfds_t, timeout: c_int) -> c_int { polling::poll(set, count, clock::deadline_ms(timeout)) }
         /// As poll.
@@ -562,6 +578,10 @@ interposed! {
         fn epoll_wait(ep: c_int, events: *mut libc::epoll_event, max: c_int, timeout: c_int) -> c_int { polling::epoll_wait(ep, events, max, timeout, null()) }
         /// As epoll_wait, with a signal mask.
         fn epoll_pwait(ep: c_int, events: *mut libc::epoll_event, max: c_int, timeout: c_int, mask: *const libc::sigset_t) -> c_int { polling::epoll_wait(ep, events, max, timeout, mask) }
+        /// As read.
+        fn eventfd_read(fd: c_int, value: *mut u64) -> c_int { if transfer::read(fd, value.cast(), 8) == 8 { 0 } else { -1 } }
+        /// As write.
+        fn eventfd_write(fd: c_int, value: u64) -> c_int { if transfer::write(fd, (&raw const value).cast(), 8) == 8 { 0 } else { -1 } }
         /// In virtual time.
         fn timerfd_create(id: c_int, flags: c_int) -> c_int { polling::timerfd_create(id, flags) }
         /// In virtual time.
@@ -759,10 +779,6 @@ interposed! {
         fn timer_create(_id: c_int, _event: *mut libc::sigevent, _timer: *mut libc::timer_t) -> c_int { refuse::unsupported(Unsupported::IntervalTimer) }
         /// Not yet: ENOSYS.
         fn signalfd(_fd: c_int, _mask: *const libc::sigset_t, _flags: c_int) -> c_int { refuse::unsupported(Unsupported::SignalFd) }
-        /// File events come in real time: ENOSYS.
-        fn inotify_init() -> c_int { refuse::unsupported(Unsupported::Inotify) }
-        /// File events come in real time: ENOSYS.
-        fn inotify_init1(_flags: c_int) -> c_int { refuse::unsupported(Unsupported::Inotify) }
     }
     linking {
         /// Looks past RTLD_DEEPBIND.

@@ -3,17 +3,43 @@
 //! stays inside; clients come through the gateways.
 
 use crate::world::vkernel;
-use core::ffi::c_int;
+use core::ffi::{CStr, c_int};
+use core::net::Ipv4Addr;
 use crane_vkernel::{DescId, SockOption, Source};
 use libc::{cmsghdr, msghdr};
 
-/// The address of the second interface: one that no network uses (RFC 5737),
-/// IPv4 in its mapped form.
-pub(crate) const ADDRESS: [u8; 16] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 192, 0, 2, 1];
+/// The address of the second interface, if the agreed environment names no
+/// other: one that no network uses (RFC 5737).
+const ADDRESS: [u8; 4] = [192, 0, 2, 1];
+
+/// The variable that names another one, which programs that tell clients their
+/// address need: the one that follows the leader.
+const VARIABLE: &CStr = c"CRANE_ADDRESS";
 
 /// Numbers of the interfaces.
-const LOOPBACK: c_int = 1;
-const OTHER: c_int = 2;
+pub(crate) const LOOPBACK: c_int = 1;
+pub(crate) const OTHER: c_int = 2;
+
+/// Reads the address from the first process's environment.
+pub(crate) fn note_address() {
+    // SAFETY: the program has one thread yet, so nobody changes the environment.
+    let given = unsafe { libc::getenv(VARIABLE.as_ptr()) };
+    let ip = if given.is_null() {
+        None
+    } else {
+        // SAFETY: a variable's value is a C string.
+        let text = unsafe { CStr::from_ptr(given) }.to_str();
+        text.ok().and_then(|text| text.parse::<Ipv4Addr>().ok())
+    };
+    let ip = ip.map_or(ADDRESS, |ip| ip.octets());
+    vkernel().set_interface(Ipv4Addr::from(ip).to_ipv6_mapped().octets());
+}
+
+/// The address of the second interface.
+pub(crate) fn address() -> [u8; 4] {
+    let [.., a, b, c, d] = vkernel().interface();
+    [a, b, c, d]
+}
 
 /// After a datagram was received: where it was sent to, if the program asked
 /// (`IP_PKTINFO`, `IPV6_RECVPKTINFO`).

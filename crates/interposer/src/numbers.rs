@@ -3,8 +3,9 @@
 use crate::raw::{self, fail, sys};
 use crate::refuse::{self, Unsupported};
 use crate::{
-    actions, clock, clone, control, exec, fatal, fds, files, futex, ids, kill, locks, masks,
-    messages, options, polling, process, random, sigwait, sockets, sysv, threads, transfer, wait,
+    actions, clock, clone, control, exec, fatal, fds, files, futex, ids, inotify, kill, locks,
+    masks, messages, options, polling, process, random, sigwait, sockets, sysv, threads, transfer,
+    wait,
 };
 use core::ffi::{c_int, c_long, c_uint, c_ulong};
 use syscalls::Sysno;
@@ -81,6 +82,7 @@ pub(crate) unsafe fn syscall(number: c_long, a: [c_ulong; 6]) -> c_long {
             Sysno::getsockopt => {
                 options::getsockopt(int(0), int(1), int(2), ptr!(3), ptr!(4)).into()
             }
+            Sysno::inotify_init1 => inotify::init(int(0)).into(),
             Sysno::epoll_create1 => polling::epoll_create1(int(0)).into(),
             Sysno::epoll_ctl => polling::epoll_ctl(int(0), int(1), int(2), ptr!(3)).into(),
             Sysno::epoll_wait => {
@@ -90,7 +92,11 @@ pub(crate) unsafe fn syscall(number: c_long, a: [c_ulong; 6]) -> c_long {
                 polling::epoll_wait(int(0), ptr!(1), int(2), int(3), ptr!(4)).into()
             }
             Sysno::sched_yield => threads::sched_yield().into(),
-            Sysno::sched_getaffinity => threads::getaffinity(a[1] as usize, ptr!(2)).into(),
+            // By number it tells how many bytes the kernel's mask has.
+            Sysno::sched_getaffinity => match threads::getaffinity(a[1] as usize, ptr!(2)) {
+                0 => size_of::<c_ulong>() as c_long,
+                failed => failed.into(),
+            },
             Sysno::execve => exec::execve(ptr!(0), ptr!(1), ptr!(2)).into(),
             Sysno::execveat => exec::execveat(int(0), ptr!(1), ptr!(2), ptr!(3), int(4)).into(),
             Sysno::kill => kill::kill(int(0), int(1)).into(),
@@ -150,7 +156,6 @@ fn brings_input(call: Sysno) -> bool {
     matches!(
         call,
         Sysno::signalfd4
-            | Sysno::inotify_init1
             | Sysno::timer_create
             | Sysno::perf_event_open
             | Sysno::userfaultfd

@@ -5,7 +5,7 @@ use crate::fds::{done, install, virtual_of};
 use crate::raw::{self, fail, sys};
 use crate::turn::{self, Op, begin};
 use crate::world::vkernel;
-use crate::{clock, signals};
+use crate::{clock, inotify, signals};
 use core::ffi::c_int;
 use crane_scheduler::{Slot, Wake};
 use crane_vkernel::{DescId, Dir, EpollEvent, Errno, TimerSetting, wait_key};
@@ -60,6 +60,7 @@ pub(crate) unsafe fn poll(set: *mut pollfd, count: nfds_t, deadline: Option<u64>
     };
     let mut over = false;
     loop {
+        inotify::look(me);
         let mut found = 0;
         for entry in set.iter_mut() {
             entry.revents = 0;
@@ -125,6 +126,7 @@ unsafe fn select_until(count: c_int, sets: [*mut fd_set; 3], deadline: Option<u6
     let me = begin(Op::Select);
     let mut over = me == 0;
     loop {
+        inotify::look(me);
         let mut found = 0;
         // First look only, as the sets are input until something is found.
         for storing in [false, true] {
@@ -331,6 +333,7 @@ unsafe fn epoll_until(
     let mut buffer = [EpollEvent { events: 0, data: 0 }; 64];
     let mut over = false;
     loop {
+        inotify::look(me);
         let mut stored = 0;
         while stored < max {
             let room = buffer.len().min(max - stored);

@@ -31,8 +31,6 @@ pub(crate) enum Unsupported {
     Thread = 9,
     /// signalfd(2).
     SignalFd = 10,
-    /// inotify(7): file events come in real time.
-    Inotify = 11,
     /// A program that was not started, because the interposer would not be in it.
     Image = 20,
     /// A signal whose default action is to stop the process; it does nothing.

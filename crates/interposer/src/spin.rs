@@ -88,6 +88,21 @@ extern "C" fn restorer() {
 /// Listens for the node's signal; once per process image.
 pub(crate) fn listen() {
     Action::new(asked).install(LOOK_SIGNAL, core::ptr::null_mut());
+    hear(true);
+}
+
+/// Whether the calling thread hears the node's signal now. Around an exec it
+/// must not: a new image has no handler yet, and would be killed by it. What
+/// comes meanwhile is heard afterwards.
+pub(crate) fn hear(now: bool) {
+    let set = 1u64 << (LOOK_SIGNAL - 1);
+    let how = if now {
+        libc::SIG_UNBLOCK
+    } else {
+        libc::SIG_BLOCK
+    };
+    // SAFETY: changes one bit of the calling thread's mask.
+    unsafe { sys!(Sysno::rt_sigprocmask, how, &raw const set, 0, 8) };
 }
 
 /// A run through the instructions of one thread.

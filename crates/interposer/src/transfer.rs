@@ -5,7 +5,7 @@ use crate::fds::{blocking, nonblocking, size, virtual_of};
 use crate::raw::{self, fail, sys};
 use crate::turn::{Op, begin};
 use crate::world::vkernel;
-use crate::{ancillary, files, random};
+use crate::{ancillary, files, inotify, random};
 use core::ffi::{c_int, c_void};
 use crane_scheduler::Slot;
 use crane_vkernel::{DescId, Dir, Gather, Kind, Scatter};
@@ -34,6 +34,12 @@ fn receive_deadline(desc: DescId) -> Option<u64> {
 }
 
 unsafe fn read_parts(me: Slot, fd: c_int, desc: DescId, iov: &[iovec]) -> ssize_t {
+    if inotify::is_instance(desc)
+        && let Some(part) = iov.iter().find(|part| part.iov_len > 0)
+    {
+        // SAFETY: same contract.
+        return unsafe { inotify::read(me, fd, desc, part.iov_base, part.iov_len) };
+    }
     let got = blocking(
         me,
         desc,

@@ -7,7 +7,7 @@
 
 use crate::raw::{self, line};
 use crate::world::{card, ensure_attached, header, world};
-use crate::{boundary, cancel, refuse, signals, threads, tls, trace};
+use crate::{boundary, cancel, inotify, refuse, signals, threads, tls, trace};
 use core::sync::atomic::{AtomicU32, Ordering};
 use crane_channel::futex;
 use crane_scheduler::{Attention, Next, Slot, Wake};
@@ -144,6 +144,7 @@ pub(crate) fn wait(me: Slot, key: u64, deadline: Option<u64>) -> Wake {
     if me == 0 {
         refuse::unscheduled_wait();
     }
+    inotify::look(me);
     signals::wait_begins(me);
     // A signal that came before the wait ends it at once.
     signals::deliver(me);

@@ -53,6 +53,7 @@ pub(crate) struct World {
     pub(crate) processes: [process::Process; MAX_PROCESSES],
     pub(crate) threads: [threads::Thread; MAX_THREADS],
     pub(crate) datagram: crate::datagrams::Scratch,
+    pub(crate) inotify: crate::inotify::Table,
     pub(crate) inodes: crate::files::Inodes,
     pub(crate) scheduler: Scheduler,
     pub(crate) stacks: crate::fatal::Stacks,
@@ -221,7 +222,7 @@ fn initialise() {
             &limits,
         )
     });
-    vkernel().set_interface(crate::network::ADDRESS);
+    crate::network::note_address();
     crate::files::note_start();
     process::first();
     w.ready.store(1, Ordering::Release);

@@ -97,6 +97,12 @@ impl VKernel {
         self.header[0].interface = ip;
     }
 
+    /// The address given with `set_interface`.
+    #[must_use]
+    pub fn interface(&self) -> [u8; 16] {
+        self.header[0].interface
+    }
+
     /// The number by which the log names a datagram socket; as `listener_id`.
     fn datagram_id(&self, id: u32) -> u32 {
         self.listener_id(DescId::from_raw(id))
@@ -149,9 +155,11 @@ impl VKernel {
         }
     }
 
+    /// `id` 0: for whichever socket heard the peer last.
     fn peer_key(&self, id: u32, peer: &Endpoint) -> u64 {
+        let socket = if id == 0 { 0 } else { self.datagram_id(id) };
         let mut bytes = [0; 22];
-        bytes[..4].copy_from_slice(&self.datagram_id(id).to_ne_bytes());
+        bytes[..4].copy_from_slice(&socket.to_ne_bytes());
         bytes[4..20].copy_from_slice(&peer.ip);
         bytes[20..].copy_from_slice(&peer.port.to_ne_bytes());
         addr::fnv(&bytes)
@@ -292,26 +300,32 @@ impl VKernel {
         let len = data.len();
         let from = Endpoint::new(self.source_ip(id, &to), self.socks[id].bound_at.port);
         let many = is_multicast(&to) || is_broadcast(&to);
-        let route = if many {
+        let mut route = if many {
             None
         } else {
             self.outside_peer(id, &to)
         };
         self.streams[id].bytes_out += len as u64;
         if !many && route.is_none() && self.is_here(&to) {
+            // A program may answer from another socket than it was asked at.
+            route = self.outside_peer(0, &to);
             match self.receiver(&from, &to) {
                 Some(receiver) => {
                     self.note_peer(receiver, &from, 0);
                     self.deliver(host, receiver, &from, &to, data);
+                    return Ok(len);
                 }
+                None if route.is_some() => {}
                 None if self.streams[id].state & state::CONNECTED != 0 => {
                     // The answer of the address: nobody is there.
                     self.descs[id].err = Errno::CONNREFUSED.0;
                     self.state_changed(host, id);
+                    return Ok(len);
                 }
-                None => {}
+                None => return Ok(len),
             }
-            return Ok(len);
+        } else if !many && route.is_none() {
+            route = self.outside_peer(0, &to);
         }
         if many && (is_broadcast(&to) || !self.has(id, SockOption::NoMulticastLoop)) {
             let mut at = self.ports[UDP_PORTS + u32::from(to.port)].head();
@@ -702,6 +716,7 @@ impl VKernel {
             while at != 0 {
                 let next = self.socks[at].next();
                 if self.takes_group(at, &from, &to) {
+                    self.note_peer(0, &from, gateway);
                     self.note_peer(at, &from, gateway);
                     any |= self.deliver(host, at, &from, &to, Gather::new(bytes));
                 }
@@ -712,6 +727,7 @@ impl VKernel {
         let Some(id) = self.receiver(&from, &to) else {
             return false;
         };
+        self.note_peer(0, &from, gateway);
         self.note_peer(id, &from, gateway);
         self.deliver(host, id, &from, &to, Gather::new(bytes))
     }

@@ -130,8 +130,21 @@ fn an_answer_goes_out_where_the_question_came_in() {
     world
         .send_to(&mut host, server, Gather::new(b"me"), &client, None)
         .unwrap();
-    let sent = Call::DatagramSend(0x0200_0007, socket, client, b"me".to_vec());
+    let sent = Call::DatagramSend(0x0200_0007, socket, client.clone(), b"me".to_vec());
     assert_eq!(host.take(), [sent]);
+    // Also from another socket, as discovery does.
+    let other = udp(&mut world);
+    world
+        .send_to(&mut host, other, Gather::new(b"me too"), &client, None)
+        .unwrap();
+    let sent = host.take();
+    assert!(
+        matches!(
+            &sent[..],
+            [Call::DatagramOpen(..), Call::DatagramSend(0x0200_0007, ..)]
+        ),
+        "{sent:?}"
+    );
     // One that never wrote is anybody's.
     world
         .send_to(&mut host, server, Gather::new(b"hi"), &v4(CLIENT, 5), None)

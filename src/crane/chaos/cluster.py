@@ -37,18 +37,20 @@ _POLL_SECONDS = 0.02
 _PORTS = range(10_000, 20_000)
 
 
-def free_port(hosts: Sequence[str] = ("127.0.0.1", "127.0.0.2", "127.0.0.3")) -> int:
-    """A port that nothing uses now on any of these addresses.
+def free_port(
+    hosts: Sequence[str] = ("127.0.0.1", "127.0.0.2", "127.0.0.3"), ports: range = _PORTS
+) -> int:
+    """A port of ``ports`` that nothing uses now on any of these addresses.
 
     Raises:
         CraneError: when none is found.
     """
     source = random.SystemRandom()
     for _ in range(200):
-        port = source.choice(_PORTS)
+        port = source.choice(ports)
         if all(is_free(host, port) for host in hosts):
             return port
-    raise CraneError(f"no port between {_PORTS.start} and {_PORTS.stop} is free")
+    raise CraneError(f"no port between {ports.start} and {ports.stop} is free")
 
 
 def wait_for(what: str, condition: Callable[[], object], seconds: float) -> float:
