@@ -78,11 +78,8 @@ pub(crate) unsafe fn execveat(
     if me != 0 {
         process::exec_begins(me);
     }
-<<<<<<< HEAD
     tsc::lift();
-=======
     crate::spin::hear(false);
->>>>>>> 930eccc (Do not let the node's look kill a process in the middle of an exec)
     // SAFETY: same contract; the list of variables is whole.
     let code = unsafe {
         sys!(
@@ -95,11 +92,8 @@ pub(crate) unsafe fn execveat(
         )
     };
     // Back here: it failed, and nothing was given up yet.
-<<<<<<< HEAD
     tsc::guard_again();
-=======
     crate::spin::hear(true);
->>>>>>> 930eccc (Do not let the node's look kill a process in the middle of an exec)
     if me != 0 {
         process::exec_failed();
     }
