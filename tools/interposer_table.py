@@ -31,6 +31,8 @@ class Row(NamedTuple):
     family: str
     symbol: str
     doc: str
+    status: str = "answered"
+    """``answered`` in the schedule, or ``refused`` and counted."""
 
 
 class Refusal(NamedTuple):
@@ -60,7 +62,14 @@ def rows(text: str | None = None) -> list[Row]:
 
 def _rows(table: str) -> Iterator[Row]:
     family, doc = "", ""
+    row: Row | None = None
     for line in table.splitlines():
+        # The body may go on for some lines.
+        if row is not None and "refuse::" in line:
+            row = row._replace(status="refused")
+        if row is not None and (line.startswith("        ///") or not line.startswith("        ")):
+            yield row
+            row = None
         if match := _FAMILY.fullmatch(line):
             family, doc = match[1], ""
         elif line.startswith("        ///"):
@@ -68,8 +77,11 @@ def _rows(table: str) -> Iterator[Row]:
         elif match := _FUNCTION.match(line):
             if not doc:
                 raise ValueError(f"exports.rs: `{match[1]}` has no documentation")
-            yield Row(family, match[1], doc)
+            refused = "refuse::" in line
+            row = Row(family, match[1], doc, "refused" if refused else "answered")
             doc = ""
+    if row is not None:
+        yield row
 
 
 def exported_elsewhere() -> set[str]:

@@ -193,7 +193,10 @@ def loaded_with(program: str) -> list[str]:
     """The program and the libraries that the loader loads with it, the C library left out."""
     listing = _ldd(program)
     libraries = re.findall(r"(?:=> )?(/\S+) \(0x", listing)
-    own = {"libc.so.6", "libpthread.so.0", "librt.so.1", "libdl.so.2", "libm.so.6"}
+    own = {
+        *("libc.so.6", "libpthread.so.0", "librt.so.1", "libdl.so.2", "libm.so.6"),
+        *("libresolv.so.2", "libutil.so.1"),
+    }
     kept = [
         path
         for path in libraries

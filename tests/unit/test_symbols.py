@@ -6,15 +6,19 @@ import sys
 from pathlib import Path
 
 import pytest
+from elftools.elf.elffile import ELFFile
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tools"))
 
 import compatibility  # noqa: E402
 import interposer_table  # noqa: E402
+import symbol_record  # noqa: E402
 import symbols  # noqa: E402
 
-SERVERS = ["/usr/bin/redis-server", "/usr/bin/python3"]
+SERVERS = sorted(symbol_record.SERVERS)
+# Another name of pthread_mutex_consistent, which is tried.
+UNTRIED = {"pthread_mutex_consistent_np"}
 LIBRARY = ROOT / "src" / "crane" / "_native" / "libcrane_interposer.so"
 
 interposed = interposer_table.interposed()
@@ -54,20 +58,46 @@ def test_nothing_on_record_is_interposed() -> None:
 
 @pytest.mark.parametrize("server", SERVERS)
 def test_what_servers_import_is_interposed_or_on_record(server: str) -> None:
-    if not Path(server).exists():
-        pytest.skip(f"{server} is not installed")
-    unknown = {
-        path: names
-        for path in symbols.loaded_with(server)
-        if (
-            names := [
-                name
-                for name in symbols.missing(symbols.imports(path), interposed)
-                if symbols.reason_for(name, known) is None
-            ]
-        )
+    """Their lists are stored, and those of the installed ones looked at, too."""
+    stored = symbol_record.server_imports()[server]
+    assert len(stored) > 20
+    names = {*stored, *(symbol_record.imports_of(server) or ())}
+    unknown = [
+        name
+        for name in symbols.missing(names, interposed)
+        if symbols.reason_for(name, known) is None
+    ]
+    assert unknown == []
+
+
+def test_every_version_of_an_interposed_symbol_is_on_record() -> None:
+    exported = symbol_record.exported_versions(symbols.c_library(sys.executable))
+    recorded = symbol_record.versions()
+    lacking = {
+        name: versions
+        for name, versions in exported.items()
+        # Another C library may have newer versions, not other ones.
+        if name in interposed and not {*versions} & {*recorded.get(name, [])}
     }
-    assert unknown == {}
+    assert lacking == {}
+
+
+def test_the_library_answers_every_version() -> None:
+    """Its symbols have no version, so that callers of each find them."""
+    if not LIBRARY.exists():
+        pytest.skip("the interposer is not built; `make build` builds it")
+    with LIBRARY.open("rb") as file:
+        assert ELFFile(file).get_section_by_name(".gnu.version_d") is None
+
+
+def test_every_interposed_symbol_is_tried_by_something() -> None:
+    """But for other names of functions that are."""
+    untried = {name for name in interposed if not symbol_record.tested_by(name)}
+    same = {twin for name in interposed - untried for twin in symbols.twins(name)}
+    plain = {symbols.base_name(name) for name in interposed - untried}
+    assert {one for one in untried if one not in same and symbols.base_name(one) not in plain} == (
+        UNTRIED
+    )
 
 
 def test_the_library_exports_the_table_and_nothing_else() -> None:

@@ -1,4 +1,5 @@
-// Once: pthread_once, call_once and C++ statics, also when the initialiser does not end well.
+// Once: pthread_once, call_once and C++ statics (__cxa_guard_acquire(), __cxa_guard_release() and,
+// where the initialiser throws, __cxa_guard_abort()), also when it does not end well.
 #include "conformance.h"
 #include <mutex>
 #include <stdexcept>
