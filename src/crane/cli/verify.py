@@ -24,7 +24,8 @@ from crane.errors import UsageError
 @click.option(
     "--log",
     type=click.Path(path_type=Path),
-    help="Execute this log instead of recording one: a kept recording or a state directory.",
+    help="Execute this log instead of recording one: a kept recording, or the state directory of"
+    " a cluster that runs or is stopped.",
 )
 @click.option(
     "--requests", type=click.IntRange(1), default=10_000, help="Of the built-in load [10000]."
@@ -67,7 +68,7 @@ def verify_command(  # noqa: PLR0917 - click passes by name
     """Execute one log of PROGRAM again and again and compare everything.
 
     Exits with 1 when two executions differ, and names the first operation
-    that does.
+    that does. PROGRAM is left out with --log, which knows it.
     """
     from crane.verify import check, live, verdict
 

@@ -24,7 +24,7 @@ from crane.errors import CraneError
 from crane.node import last_line
 from crane.registry import ClusterRunDir
 from crane.verify import load
-from crane.verify.recording import Recording, Sample, write
+from crane.verify.recording import Recording, Sample, sample_of, write
 
 _START_SECONDS = 60.0
 _STOP_SECONDS = 20.0
@@ -192,16 +192,9 @@ async def _sample(run_dir: ClusterRunDir, replicas: int, samples: list[Sample]) 
     """Ask the replicas for their hashes now and then, for as long as they run."""
     while True:
         for number, engine in (await asyncio.to_thread(_engines, run_dir, replicas)).items():
-            if engine.get("epoch"):
-                samples.append(
-                    Sample(
-                        replica=number,
-                        epoch=engine["epoch"],
-                        clock=engine["clock"],
-                        output_hash=engine["output_hash"],
-                        schedule_hash=engine["schedule_hash"],
-                    )
-                )
+            sample = sample_of(number, engine)
+            if sample is not None:
+                samples.append(sample)
         await asyncio.sleep(_SAMPLE_SECONDS)
 
 

@@ -9,19 +9,25 @@ from __future__ import annotations
 
 import fcntl
 import os
-import shutil
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from crane import config as configuration
 from crane import environment, native, ownership, program
+from crane.admin import UnreachableError, request
 from crane.cluster import default_name
 from crane.config import NodeConfig
 from crane.errors import CraneError, UsageError
+from crane.registry import ClusterRunDir
 
+_BLOCK = 1 << 20
+_WRITTEN_SECONDS = 1.0
 CONFIG, EPOCHS, LIVE = "node.toml", "epochs", "live.json"
 
 
@@ -87,7 +93,7 @@ def find(source: Path, argv: list[str], work: Path, environ: Mapping[str, str]) 
     """The recording at ``source``; a log is copied to ``work`` first, never changed.
 
     ``source`` is a kept recording, a state directory of ``crane run`` or of
-    one node, or a file of epochs. Only the last says nothing about its program,
+    one node, running or not, or a file of epochs. Only the last says nothing about its program,
     which then is ``argv`` in this directory and environment.
 
     Raises:
@@ -129,20 +135,73 @@ def find(source: Path, argv: list[str], work: Path, environ: Mapping[str, str]) 
 def _copy_of_log(node: Path, work: Path, argv: list[str]) -> Recording:
     config = configuration.load(node / CONFIG, NodeConfig)
     _check_program(node, config, argv)
-    lock = node / "lock"
-    if lock.exists():
-        with lock.open("rb") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise CraneError(
-                    f"{node} is in use; stop the cluster, or give --log a copy of the directory"
-                ) from None
-            shutil.copytree(node / "log", work / "log")
-    else:
-        shutil.copytree(node / "log", work / "log")
-    made = write(work, config, work, [], str(node))
+    live = _samples(config) if _in_use(node) else []
+    if live:
+        # So that what was sampled is in the log when it is copied.
+        time.sleep(_WRITTEN_SECONDS)
+    try:
+        copy_log(node / "log", work / "log")
+    except OSError as error:
+        raise CraneError(f"the log of {node} cannot be copied: {error.strerror}") from error
+    made = write(work, config, work, live, str(node))
     return replace(made, private=node / ownership.DIRECTORY)
+
+
+def _in_use(node: Path) -> bool:
+    """Whether a process holds the state directory."""
+    try:
+        with (node / "lock").open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
+
+
+def _samples(config: NodeConfig) -> list[Sample]:
+    """What the replicas of a running cluster on this machine say of themselves now."""
+    directory = ClusterRunDir(config.name)
+    found = []
+    for number in directory.nodes():
+        with suppress(UnreachableError):
+            answer = request(directory.socket(str(number)), "GET", "/v1/status")
+            sample = sample_of(number, answer.get("engine") or {})
+            if sample is not None:
+                found.append(sample)
+    return found
+
+
+def sample_of(number: int, engine: dict[str, Any]) -> Sample | None:
+    """A sample from an engine's status, ``None`` before its first epoch."""
+    if not engine.get("epoch"):
+        return None
+    return Sample(
+        replica=number,
+        epoch=engine["epoch"],
+        clock=engine["clock"],
+        output_hash=engine["output_hash"],
+        schedule_hash=engine["schedule_hash"],
+    )
+
+
+def copy_log(source: Path, target: Path) -> None:
+    """Copy a log that may be written meanwhile, so that the copy has no hole.
+
+    Records are appended. From the end to the beginning, whatever is copied is
+    older than what was copied before it: only the end can be torn, which a log
+    recovers from.
+    """
+    target.mkdir(mode=0o700, parents=True)
+    segments = sorted(source.glob("log-*.seg"), reverse=True)
+    for path in [*(source.glob("meta*")), *segments]:
+        with path.open("rb") as old, (target / path.name).open("wb") as new:
+            size = os.fstat(old.fileno()).st_size
+            new.truncate(size)
+            for begin in range((size - 1) // _BLOCK * _BLOCK, -1, -_BLOCK):
+                block = os.pread(old.fileno(), _BLOCK, begin)
+                if block.count(0) != len(block):
+                    os.pwrite(new.fileno(), block, begin)
 
 
 def _check_program(place: Path, config: NodeConfig, argv: list[str]) -> None:
