@@ -38,7 +38,7 @@ def _modules(names: Sequence[str]) -> str:
 
 
 class Apache(Program):
-    packages = ("apache2:apache2", "ab:apache2-utils")
+    packages: tuple[str, ...] = ("apache2:apache2", "ab:apache2-utils")
     full = Size(requests=5000, runs=5, writes=500)
 
     def __init__(self, way: str, script: str = "") -> None:
