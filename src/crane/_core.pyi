@@ -49,6 +49,13 @@ class Engine:
         ``None`` also makes the descriptor unreadable until the next event.
         """
 
+    def signal(self, number: int) -> None:
+        """Send a signal to the program's main process on every replica, by way of the log.
+
+        Raises:
+            EngineError: when there is no such signal, or this replica takes no inputs yet.
+        """
+
     def server_exited(self, status: str) -> None:
         """Tell the engine that the program has ended, with a text that says how."""
 

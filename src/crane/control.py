@@ -89,6 +89,38 @@ def restart(directory: ClusterRunDir, number: int) -> None:
     )
 
 
+def signal_number(text: str) -> int:
+    """The number of a signal by its name, with or without SIG, or by its number.
+
+    Raises:
+        UsageError: when there is none.
+    """
+    name = text.upper().removeprefix("SIG")
+    if name.isdecimal() and 1 <= int(name) <= signal.SIGRTMAX:
+        return int(name)
+    try:
+        return signal.Signals[f"SIG{name}"].value
+    except KeyError:
+        raise UsageError(f"there is no signal `{text}`; `kill -l` lists them") from None
+
+
+def send_signal(directory: ClusterRunDir, number: int) -> None:
+    """Send a signal to the program by whichever replica takes it.
+
+    Raises:
+        CraneError: with the last one's reason when none does.
+    """
+    reason = CraneError(f"cluster `{directory.name}` has no replica here that runs")
+    for replica in sorted(directory.nodes()):
+        try:
+            request(directory.socket(str(replica)), "POST", "/v1/signal", {"number": number})
+        except CraneError as error:
+            reason = error
+        else:
+            return
+    raise reason
+
+
 def stop(directory: ClusterRunDir) -> None:
     """Stop all of a cluster's processes on this machine, and wait until they are gone."""
     run = directory.run()

@@ -83,6 +83,7 @@ class Node:
             {
                 ("GET", "/v1/status"): self._status,
                 ("GET", "/v1/threads"): self._threads,
+                ("POST", "/v1/signal"): self._signal,
                 ("POST", "/v1/stop"): self._stop,
             },
         )
@@ -380,6 +381,18 @@ class Node:
         rows = self._thread_rows()
         found = await asyncio.to_thread(hang.threads, self._init, rows)
         return {"id": self._config.id, "threads": found}
+
+    async def _signal(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        number = arguments.get("number")
+        if self._engine is None or not self._attached:
+            raise CraneError("the program has not started")
+        if not isinstance(number, int):
+            raise CraneError("`number` is missing")
+        try:
+            self._engine.signal(number)
+        except (native.core().EngineError, OverflowError) as error:
+            raise CraneError(str(error)) from error
+        return {"number": number}
 
     async def _stop(self, _: dict[str, Any]) -> dict[str, Any]:
         # After the answer has left.

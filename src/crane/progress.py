@@ -110,7 +110,7 @@ class Progress:
                 replica.ended = event
             case "background":
                 yield Say(f"replica {number}: `{self._program}` went on in the background")
-            case "warning":
+            case "warning" | "message":
                 yield from self._warning(number, str(event.get("message")))
             case "stuck":
                 yield Say(f"replica {number}: {event.get('message')}", warning=True)

@@ -259,6 +259,10 @@ impl<'a> DataPlane<'a> {
                         self.figure_listening();
                     }
                 }
+                Work::Signal(number) => {
+                    let signal = crane_channel::epoch::Event::Signal { number };
+                    self.clients.stream().push(&signal);
+                }
                 Work::ServerGone => {
                     self.listeners.close();
                     self.datagrams.close();

@@ -132,6 +132,24 @@ impl Engine {
         self.shared.notices.next()
     }
 
+    /// Sends a signal, 1 to 64, to the server's main process on every replica,
+    /// by way of the log.
+    ///
+    /// # Errors
+    /// When there is no such signal, or this replica does not take inputs yet.
+    pub fn signal(&self, number: u32) -> Result<(), EngineError> {
+        if !(1..=64).contains(&number) {
+            return Err(EngineError::new(format!("there is no signal {number}")));
+        }
+        if !lock(&self.shared.figures).caught_up {
+            return Err(EngineError::new(
+                "this replica does not take inputs yet; try again when it has caught up",
+            ));
+        }
+        self.shared.inbox.add(Work::Signal(number));
+        Ok(())
+    }
+
     /// The server's program has ended; `status` says how, for people.
     pub fn server_exited(&self, status: &str) {
         let first = !self.shared.server_gone.swap(true, Ordering::SeqCst);

@@ -63,6 +63,8 @@ pub enum Work {
     },
     /// The server closed a datagram socket.
     DatagramClose(u32),
+    /// The user sends a signal to the server.
+    Signal(u32),
     /// The server is gone.
     ServerGone,
 }

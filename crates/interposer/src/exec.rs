@@ -12,6 +12,7 @@ use crate::image::{self, Image, LIBRARY};
 use crate::process;
 use crate::raw::{self, Pages, fail, sys};
 use crate::refuse::{self, Unsupported};
+use crate::transfer;
 use crate::tsc;
 use crate::turn::{self, Op, begin};
 use core::arch::naked_asm;
@@ -64,9 +65,13 @@ pub(crate) unsafe fn execveat(
         Ok(Image::Refused(why)) => {
             refuse::count(Unsupported::Image);
             turn::report(false, &why);
-            raw::write_stderr(b"crane: ");
-            raw::write_stderr(why.as_bytes());
-            raw::write_stderr(b"\n");
+            let text = raw::line!(
+                "crane: {}\n",
+                core::str::from_utf8(why.as_bytes()).unwrap_or("?")
+            );
+            let text = text.as_bytes();
+            // SAFETY: our own text; its standard error may be virtual.
+            unsafe { transfer::write(2, text.as_ptr().cast(), text.len()) };
             return fail(libc::EPERM);
         }
         Ok(Image::Good) => {}

@@ -69,6 +69,12 @@ impl Engine {
         self.inner.next_event()
     }
 
+    /// Send a signal to the program's main process on every replica, by way of
+    /// the log.
+    fn signal(&self, number: u32) -> PyResult<()> {
+        self.inner.signal(number).map_err(raise)
+    }
+
     /// Tell the engine that the program has ended, with a text that says how.
     fn server_exited(&self, status: &str) {
         self.inner.server_exited(status);

@@ -26,6 +26,7 @@ _COMMANDS = {
     "restart": "crane.cli.control",
     "resume": "crane.cli.control",
     "run": "crane.cli.run",
+    "signal": "crane.cli.control",
     "status": "crane.cli.show",
     "stop": "crane.cli.control",
     "verify": "crane.cli.verify",

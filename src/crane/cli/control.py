@@ -1,4 +1,4 @@
-"""``crane kill``, ``pause``, ``resume``, ``restart`` and ``stop``."""
+"""``crane kill``, ``pause``, ``resume``, ``restart``, ``signal`` and ``stop``."""
 
 from __future__ import annotations
 
@@ -42,6 +42,21 @@ def restart_command(replica: int, name: str | None) -> None:
     """Start REPLICA again from its own log."""
     control.restart(registry.choose(name), replica)
     terminal.say(f"replica {replica} is back")
+
+
+@click.command("signal")
+@click.argument("signal")
+@name_option
+def signal_command(signal: str, name: str | None) -> None:
+    """Send SIGNAL (HUP, USR1, 15...) to the program, on all replicas alike.
+
+    It is an input of the log: every replica's main process takes it at the same
+    place of its execution.
+    """
+    directory = registry.choose(name)
+    number = control.signal_number(signal)
+    control.send_signal(directory, number)
+    terminal.say(f"signal {number} goes to the program of cluster `{directory.name}`")
 
 
 @click.command("stop")

@@ -26,6 +26,7 @@ def plain(event: dict[str, Any]) -> tuple[str, bool] | None:
         "caught_up": "caught up with the others",
         "background": "the program went on in the background",
         "warning": "{message}",
+        "message": "{message}",
         "stuck": "{message}",
         "moving": "the program goes on at clock {clock}",
         "failed": "{message}",
@@ -37,7 +38,7 @@ def plain(event: dict[str, Any]) -> tuple[str, bool] | None:
     if kind == "role" and not event.get("leader"):
         words = "{role} in term {term}, no leader yet"
     text = words.format_map(defaultdict(lambda: "none", event, event=_details(event)))
-    return text, kind in ("warning", "stuck", "failed", "server_exited", "disagreement")
+    return text, kind in ("warning", "message", "stuck", "failed", "server_exited", "disagreement")
 
 
 def _details(event: dict[str, Any]) -> str:

@@ -107,7 +107,14 @@ fn strange_batches_are_refused() {
     let bytes = stream.take_unsent().unwrap().1.to_vec();
     assert!(leading.offer(3, bytes).is_err());
     let mut stream = EventStream::new(3, 1);
-    stream.push(&Event::Signal { number: 9 });
+    stream.push(&Event::GatewayDown {
+        gateway: 2,
+        incarnation: 1,
+    });
     let bytes = stream.take_unsent().unwrap().1.to_vec();
     assert!(leading.offer(3, bytes).is_err());
+    let mut stream = EventStream::new(3, 1);
+    stream.push(&Event::Signal { number: 1 });
+    let bytes = stream.take_unsent().unwrap().1.to_vec();
+    assert!(leading.offer(3, bytes).is_ok());
 }
