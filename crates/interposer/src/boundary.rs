@@ -282,6 +282,7 @@ fn apply(record: &[u8]) {
     }
     w.scheduler.begin_epoch(entry.head.time, entry.head.budget);
     vkernel().advance(&mut Effects, w.scheduler.now());
+    crate::timers::fire();
     for batch in entry.batches() {
         let Ok(batch) = batch else {
             refuse::fatal(raw::line!("entry {index} has a bad batch"))

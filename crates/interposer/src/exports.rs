@@ -16,13 +16,13 @@ use crate::condvar::{self, Cond};
 use crate::mutex::{self, Mutex};
 use crate::objects::Limit;
 use crate::raw::fail;
-use crate::refuse::{self, Unsupported};
 use crate::rwlock::{self, RwLock};
 use crate::semaphore::{self, Semaphore};
 use crate::{
     actions, c11, cancel, clock, clone, control, dprintf, dynamic, exec, fatal, fds, files, ids,
     inotify, interfaces, kill, locks, masks, messages, once, options, polling, priorities, process,
-    random, sigwait, sockets, spawn, spinlock, stdio, sysv, threads, transfer, wait,
+    random, signalfd, sigwait, sockets, spawn, spinlock, stdio, sysv, threads, timers, transfer,
+    wait,
 };
 use core::ffi::{CStr, c_char, c_int, c_long, c_uint, c_ulong, c_void};
 use core::ptr::null;
@@ -582,12 +582,32 @@ interposed! {
         fn eventfd_read(fd: c_int, value: *mut u64) -> c_int { if transfer::read(fd, value.cast(), 8) == 8 { 0 } else { -1 } }
         /// As write.
         fn eventfd_write(fd: c_int, value: u64) -> c_int { if transfer::write(fd, (&raw const value).cast(), 8) == 8 { 0 } else { -1 } }
+        /// Signals of the process that are blocked, as bytes.
+        fn signalfd(fd: c_int, mask: *const libc::sigset_t, flags: c_int) -> c_int { signalfd::signalfd(fd, mask, flags) }
+        /// In virtual time, also those of CPU time.
+        fn setitimer(which: c_int, new: *const libc::itimerval, old: *mut libc::itimerval) -> c_int { timers::setitimer(which, new, old) }
         /// In virtual time.
-        fn timerfd_create(id: c_int, flags: c_int) -> c_int { polling::timerfd_create(id, flags) }
+        fn getitimer(which: c_int, now: *mut libc::itimerval) -> c_int { timers::getitimer(which, now) }
         /// In virtual time.
-        fn timerfd_settime(fd: c_int, flags: c_int, new: *const libc::itimerspec, old: *mut libc::itimerspec) -> c_int { polling::timerfd_settime(fd, flags, new, old) }
+        fn alarm(seconds: c_uint) -> c_uint { timers::alarm(seconds) }
         /// In virtual time.
-        fn timerfd_gettime(fd: c_int, now: *mut libc::itimerspec) -> c_int { polling::timerfd_gettime(fd, now) }
+        fn ualarm(value: c_uint, interval: c_uint) -> c_uint { timers::ualarm(value, interval) }
+        /// In virtual time; a function is called in one thread for all expiries.
+        fn timer_create(id: c_int, event: *mut libc::sigevent, timer: *mut libc::timer_t) -> c_int { timers::timer_create(id, event, timer) }
+        /// In virtual time.
+        fn timer_settime(timer: libc::timer_t, flags: c_int, new: *const libc::itimerspec, old: *mut libc::itimerspec) -> c_int { timers::timer_settime(timer, flags, new, old) }
+        /// In virtual time.
+        fn timer_gettime(timer: libc::timer_t, now: *mut libc::itimerspec) -> c_int { timers::timer_gettime(timer, now) }
+        /// Of the last signal.
+        fn timer_getoverrun(timer: libc::timer_t) -> c_int { timers::timer_getoverrun(timer) }
+        /// Its thread, if it has one, ends.
+        fn timer_delete(timer: libc::timer_t) -> c_int { timers::timer_delete(timer) }
+        /// In virtual time.
+        fn timerfd_create(id: c_int, flags: c_int) -> c_int { timers::timerfd_create(id, flags) }
+        /// In virtual time.
+        fn timerfd_settime(fd: c_int, flags: c_int, new: *const libc::itimerspec, old: *mut libc::itimerspec) -> c_int { timers::timerfd_settime(fd, flags, new, old) }
+        /// In virtual time.
+        fn timerfd_gettime(fd: c_int, now: *mut libc::itimerspec) -> c_int { timers::timerfd_gettime(fd, now) }
     }
     processes {
         /// The child waits for its first turn.
@@ -769,16 +789,6 @@ interposed! {
         fn msgctl(id: c_int, command: c_int, argument: *mut libc::msqid_ds) -> c_int { sysv::msgctl(id, command, argument) }
         /// Times do not show.
         fn shmctl(id: c_int, command: c_int, argument: *mut libc::shmid_ds) -> c_int { sysv::shmctl(id, command, argument) }
-    }
-    refused {
-        /// Not yet in virtual time: disarming works, arming fails with ENOSYS.
-        fn setitimer(_which: c_int, new: *const libc::itimerval, old: *mut libc::itimerval) -> c_int { refuse::setitimer(new, old) }
-        /// As setitimer: the error has no other way out than the count.
-        fn alarm(seconds: c_uint) -> c_uint { refuse::alarm(seconds) }
-        /// Not yet in virtual time: ENOSYS.
-        fn timer_create(_id: c_int, _event: *mut libc::sigevent, _timer: *mut libc::timer_t) -> c_int { refuse::unsupported(Unsupported::IntervalTimer) }
-        /// Not yet: ENOSYS.
-        fn signalfd(_fd: c_int, _mask: *const libc::sigset_t, _flags: c_int) -> c_int { refuse::unsupported(Unsupported::SignalFd) }
     }
     linking {
         /// Looks past RTLD_DEEPBIND.

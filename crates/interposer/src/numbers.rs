@@ -4,8 +4,8 @@ use crate::raw::{self, fail, sys};
 use crate::refuse::{self, Unsupported};
 use crate::{
     actions, clock, clone, control, exec, fatal, fds, files, futex, ids, inotify, kill, locks,
-    masks, messages, options, polling, process, random, sigwait, sockets, sysv, threads, transfer,
-    wait,
+    masks, messages, options, polling, process, random, signalfd, sigwait, sockets, sysv, threads,
+    timers, transfer, wait,
 };
 use core::ffi::{c_int, c_long, c_uint, c_ulong};
 use syscalls::Sysno;
@@ -82,6 +82,28 @@ pub(crate) unsafe fn syscall(number: c_long, a: [c_ulong; 6]) -> c_long {
             Sysno::getsockopt => {
                 options::getsockopt(int(0), int(1), int(2), ptr!(3), ptr!(4)).into()
             }
+            Sysno::setitimer => timers::setitimer(int(0), ptr!(1), ptr!(2)).into(),
+            Sysno::getitimer => timers::getitimer(int(0), ptr!(1)).into(),
+            Sysno::alarm => timers::alarm(uint(0)).into(),
+            Sysno::timerfd_create => timers::timerfd_create(int(0), int(1)).into(),
+            Sysno::timerfd_settime => {
+                timers::timerfd_settime(int(0), int(1), ptr!(2), ptr!(3)).into()
+            }
+            Sysno::timerfd_gettime => timers::timerfd_gettime(int(0), ptr!(1)).into(),
+            Sysno::signalfd4 => signalfd::signalfd(int(0), ptr!(1), int(3)).into(),
+            // The kernel's ids are ints, the C library's are words.
+            Sysno::timer_create => {
+                let mut id: libc::timer_t = core::ptr::null_mut();
+                let code = timers::timer_create(int(0), ptr!(1), &raw mut id);
+                if code == 0 {
+                    (a[2] as *mut c_int).write(id as usize as c_int);
+                }
+                code.into()
+            }
+            Sysno::timer_settime => timers::timer_settime(ptr!(0), int(1), ptr!(2), ptr!(3)).into(),
+            Sysno::timer_gettime => timers::timer_gettime(ptr!(0), ptr!(1)).into(),
+            Sysno::timer_getoverrun => timers::timer_getoverrun(ptr!(0)).into(),
+            Sysno::timer_delete => timers::timer_delete(ptr!(0)).into(),
             Sysno::inotify_init1 => inotify::init(int(0)).into(),
             Sysno::epoll_create1 => polling::epoll_create1(int(0)).into(),
             Sysno::epoll_ctl => polling::epoll_ctl(int(0), int(1), int(2), ptr!(3)).into(),
@@ -155,9 +177,7 @@ pub(crate) unsafe fn syscall(number: c_long, a: [c_ulong; 6]) -> c_long {
 fn brings_input(call: Sysno) -> bool {
     matches!(
         call,
-        Sysno::signalfd4
-            | Sysno::timer_create
-            | Sysno::perf_event_open
+        Sysno::perf_event_open
             | Sysno::userfaultfd
             | Sysno::io_getevents
             | Sysno::ppoll

@@ -8,7 +8,7 @@ use crate::world::vkernel;
 use crate::{clock, inotify, signals};
 use core::ffi::c_int;
 use crane_scheduler::{Slot, Wake};
-use crane_vkernel::{DescId, Dir, EpollEvent, Errno, TimerSetting, wait_key};
+use crane_vkernel::{DescId, Dir, EpollEvent, Errno, wait_key};
 use libc::{POLLERR, POLLHUP, POLLNVAL, fd_set, nfds_t, pollfd, sigset_t, timespec, timeval};
 use syscalls::Sysno;
 
@@ -364,100 +364,5 @@ unsafe fn epoll_until(
             Wake::TimedOut => over = true,
             Wake::Interrupted => return fail(libc::EINTR),
         }
-    }
-}
-
-/// timerfd_create(2).
-pub(crate) fn timerfd_create(id: c_int, flags: c_int) -> c_int {
-    let me = begin(Op::TimerFd);
-    // SAFETY: plain timerfd_create(2).
-    let fd = raw::ret(unsafe { sys!(Sysno::timerfd_create, id, flags) }) as c_int;
-    if fd < 0 || me == 0 {
-        return fd;
-    }
-    match vkernel().timerfd(id, (flags & libc::TFD_NONBLOCK) as u32) {
-        Ok(desc) => install(me, fd, desc, flags & libc::TFD_CLOEXEC != 0),
-        Err(e) => {
-            crate::fds::close(fd);
-            fail(e.0)
-        }
-    }
-}
-
-fn spec(setting: TimerSetting) -> libc::itimerspec {
-    let time = |ns: u64| timespec {
-        tv_sec: (ns / 1_000_000_000) as i64,
-        tv_nsec: (ns % 1_000_000_000) as i64,
-    };
-    libc::itimerspec {
-        it_interval: time(setting.interval),
-        it_value: time(setting.value),
-    }
-}
-
-/// timerfd_settime(2).
-pub(crate) unsafe fn timerfd_settime(
-    fd: c_int,
-    flags: c_int,
-    new: *const libc::itimerspec,
-    old: *mut libc::itimerspec,
-) -> c_int {
-    let me = begin(Op::TimerFd);
-    let Some(desc) = virtual_of(me, fd) else {
-        // SAFETY: same contract.
-        return raw::ret(unsafe { sys!(Sysno::timerfd_settime, fd, flags, new, old) }) as c_int;
-    };
-    // SAFETY: the caller passes valid times.
-    let set = unsafe {
-        let absolute = flags & libc::TFD_TIMER_ABSTIME != 0;
-        let clock_id = vkernel()
-            .timerfd_clock(desc)
-            .unwrap_or(libc::CLOCK_MONOTONIC);
-        let value = clock::duration(&(*new).it_value);
-        let interval = clock::duration(&(*new).it_interval);
-        let value = match value {
-            Ok(ns) if ns > 0 && absolute => clock::deadline_from(clock_id, &(*new).it_value),
-            other => other,
-        };
-        value
-            .and_then(|value| {
-                Ok(TimerSetting {
-                    value,
-                    interval: interval?,
-                })
-            })
-            .and_then(|setting| {
-                let now = clock::now();
-                vkernel()
-                    .timerfd_settime(&mut Effects, desc, now, absolute, setting)
-                    .map_err(|e| e.0)
-            })
-    };
-    match set {
-        Ok(previous) => {
-            if !old.is_null() {
-                // SAFETY: same contract.
-                unsafe { *old = spec(previous) };
-            }
-            0
-        }
-        Err(code) => fail(code),
-    }
-}
-
-/// timerfd_gettime(2).
-pub(crate) unsafe fn timerfd_gettime(fd: c_int, now: *mut libc::itimerspec) -> c_int {
-    let me = begin(Op::TimerFd);
-    let Some(desc) = virtual_of(me, fd) else {
-        // SAFETY: same contract.
-        return raw::ret(unsafe { sys!(Sysno::timerfd_gettime, fd, now) }) as c_int;
-    };
-    match vkernel().timerfd_gettime(desc, clock::now()) {
-        Ok(setting) => {
-            // SAFETY: same contract.
-            unsafe { *now = spec(setting) };
-            0
-        }
-        Err(e) => fail(e.0),
     }
 }

@@ -111,7 +111,7 @@ pub(crate) unsafe fn get(
 }
 
 /// The thread with a kernel id, 0 for the caller.
-fn by_tid(tid: c_int) -> Option<Slot> {
+pub(crate) fn by_tid(tid: c_int) -> Option<Slot> {
     if tid == 0 {
         return Some(tls::slot());
     }

@@ -150,6 +150,7 @@ pub(crate) fn reattach_after_exec() {
     // taken the handlers out.
     threads::drop_siblings(slot, index);
     let _ = vkernel().exec(&mut Effects, index, |_| {});
+    crate::timers::forget(index, true);
     actions::forget_handlers(index);
     threads::adopt_image(slot, index);
     fatal::guard();
@@ -246,6 +247,7 @@ pub(crate) fn end_of_another(index: u32, status: u32) {
 /// Marks a process as ended: its descriptors close, its children get another
 /// parent, its own parent is told.
 pub(crate) fn bury(index: u32, status: u32) {
+    crate::timers::forget(index, false);
     let _ = vkernel().exit(&mut Effects, index);
     let w = world();
     let p = &mut w.processes[index as usize];

@@ -3,7 +3,6 @@
 use crate::raw::{self, Line, line};
 use crate::turn;
 use crate::world::header;
-use core::ffi::{c_int, c_uint};
 use core::sync::atomic::Ordering;
 
 /// Calls that are let through, or answered with an error, because they are not
@@ -15,8 +14,6 @@ pub(crate) enum Unsupported {
     OutboundConnect = 0,
     /// A raw or packet socket: its input is not in the log.
     RawSocket = 1,
-    /// Interval timers and alarm(2) in real time.
-    IntervalTimer = 2,
     /// A system call by number that no wrapper knows.
     RawSystemCall = 3,
     /// A child process that was made without fork(2).
@@ -29,8 +26,6 @@ pub(crate) enum Unsupported {
     DescriptorPassing = 7,
     /// A thread that was made behind the interposer's back.
     Thread = 9,
-    /// signalfd(2).
-    SignalFd = 10,
     /// A program that was not started, because the interposer would not be in it.
     Image = 20,
     /// A signal whose default action is to stop the process; it does nothing.
@@ -42,36 +37,6 @@ pub(crate) enum Unsupported {
 /// Counts one use.
 pub(crate) fn count(what: Unsupported) {
     header().unsupported[what as usize].fetch_add(1, Ordering::Relaxed);
-}
-
-/// Counts one use and fails it with ENOSYS.
-pub(crate) fn unsupported(what: Unsupported) -> c_int {
-    crate::world::ensure_attached();
-    count(what);
-    raw::fail(libc::ENOSYS)
-}
-
-/// setitimer(2): there are no interval timers in virtual time, so none is set.
-pub(crate) unsafe fn setitimer(new: *const libc::itimerval, old: *mut libc::itimerval) -> c_int {
-    // SAFETY: the caller passes valid places or null; all-zero is a valid,
-    // disarmed timer.
-    unsafe {
-        if !new.is_null() && ((*new).it_value.tv_sec != 0 || (*new).it_value.tv_usec != 0) {
-            return unsupported(Unsupported::IntervalTimer);
-        }
-        if !old.is_null() {
-            core::ptr::write_bytes(old, 0, 1);
-        }
-    }
-    0
-}
-
-/// alarm(2): as setitimer; it has no way to fail.
-pub(crate) fn alarm(seconds: c_uint) -> c_uint {
-    if seconds != 0 {
-        unsupported(Unsupported::IntervalTimer);
-    }
-    0
 }
 
 /// Ends the server with one clear line.

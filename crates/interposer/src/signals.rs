@@ -262,6 +262,7 @@ fn note(process: u32, target: Slot, info: Info) -> bool {
         };
         p.queued += 1;
     }
+    crate::signalfd::noted(process, info.signal);
     true
 }
 

@@ -5,7 +5,7 @@ use crate::fds::{blocking, nonblocking, size, virtual_of};
 use crate::raw::{self, fail, sys};
 use crate::turn::{Op, begin};
 use crate::world::vkernel;
-use crate::{ancillary, files, inotify, random};
+use crate::{ancillary, files, inotify, random, signalfd};
 use core::ffi::{c_int, c_void};
 use crane_scheduler::Slot;
 use crane_vkernel::{DescId, Dir, Gather, Kind, Scatter};
@@ -39,6 +39,12 @@ unsafe fn read_parts(me: Slot, fd: c_int, desc: DescId, iov: &[iovec]) -> ssize_
     {
         // SAFETY: same contract.
         return unsafe { inotify::read(me, fd, desc, part.iov_base, part.iov_len) };
+    }
+    if signalfd::is_instance(desc)
+        && let Some(part) = iov.iter().find(|part| part.iov_len > 0)
+    {
+        // SAFETY: same contract.
+        return unsafe { signalfd::read(me, desc, part.iov_base, part.iov_len) };
     }
     let got = blocking(
         me,

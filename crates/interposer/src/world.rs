@@ -54,6 +54,8 @@ pub(crate) struct World {
     pub(crate) threads: [threads::Thread; MAX_THREADS],
     pub(crate) datagram: crate::datagrams::Scratch,
     pub(crate) inotify: crate::inotify::Table,
+    pub(crate) timers: crate::timers::Table,
+    pub(crate) signal_files: crate::signalfd::Table,
     pub(crate) inodes: crate::files::Inodes,
     pub(crate) scheduler: Scheduler,
     pub(crate) stacks: crate::fatal::Stacks,
