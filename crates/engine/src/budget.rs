@@ -10,15 +10,17 @@
 use std::time::{Duration, Instant};
 
 /// How long an epoch should take.
-const EPOCH: Duration = Duration::from_millis(4);
+const EPOCH: Duration = Duration::from_millis(10);
 /// Budget while nothing is known: a program's epochs mostly end before it is
 /// used up, and one whose operations take a millisecond each is not held up for
 /// too long.
 const FIRST: u32 = 1000;
 /// Smallest budget.
-const LEAST: u32 = 8;
+const LEAST: u32 = 16;
+/// Below this, epochs are not proposed before the program is ready for them.
+const VERY_SLOW: u32 = 100;
 /// Measurements that count.
-const RECENT: usize = 32;
+const RECENT: usize = 8;
 /// Shortest time between two measurements of an epoch that goes on.
 const MEASURE_EVERY: Duration = Duration::from_millis(2);
 
@@ -90,21 +92,18 @@ impl Budget {
         self.recent.iter().copied().min().unwrap_or(FIRST)
     }
 
-    /// Whether the program's operations take long just now. Epochs should then
-    /// not be proposed before it is ready for them: they would queue up.
+    /// Whether the program's operations take very long just now. Epochs should
+    /// then not be proposed before it is ready for them: they would queue up.
     pub fn is_slow(&self) -> bool {
-        self.slowest() < FIRST
+        self.slowest() < VERY_SLOW
     }
 
     /// The budget for the next epoch.
     pub fn next(&self) -> u32 {
         let last = self.recent[(self.next + RECENT - 1) % RECENT];
         // While all goes well, as much as was right the last time.
-        let right = if self.is_slow() {
-            self.slowest() * 2
-        } else {
-            last
-        };
+        let slowest = self.slowest();
+        let right = if slowest < FIRST { slowest * 2 } else { last };
         right.max(LEAST).min(self.most)
     }
 }
@@ -158,22 +157,22 @@ mod tests {
     fn epochs_come_to_take_some_milliseconds() {
         let (mut budget, mut program) = (Budget::new(100_000), program());
         assert_eq!(budget.next(), FIRST);
-        // 50 ns an operation: 4 ms are 80 000.
-        assert_eq!(program.run(&mut budget, 1, 50, true), 80_000);
+        // 200 ns an operation: 10 ms are 50 000.
+        assert_eq!(program.run(&mut budget, 1, 200, true), 50_000);
         // 10 ns: the configured limit.
         assert_eq!(program.run(&mut budget, 1, 10, true), 100_000);
         // 1 ms: at once, and for a while afterwards.
-        assert_eq!(program.run(&mut budget, 1, 1_000_000, true), LEAST);
+        assert_eq!(program.run(&mut budget, 1, 1_000_000, true), 20);
         assert!(budget.is_slow());
-        assert_eq!(program.run(&mut budget, 16, 50, true), LEAST);
-        assert_eq!(program.run(&mut budget, 40, 50, true), 80_000);
+        assert_eq!(program.run(&mut budget, 6, 200, true), 20);
+        assert_eq!(program.run(&mut budget, 20, 200, true), 50_000);
     }
 
     #[test]
     fn an_epoch_that_goes_on_is_measured_meanwhile() {
         let mut budget = Budget::new(100_000);
         let begin = Instant::now();
-        for ms in 0..10 {
+        for ms in 0..20 {
             let stand = Stand {
                 given: 1,
                 done: 0,
@@ -183,7 +182,7 @@ mod tests {
             budget.note(begin + Duration::from_millis(ms), stand);
         }
         assert!(budget.is_slow());
-        assert_eq!(budget.next(), LEAST);
+        assert_eq!(budget.next(), 20);
     }
 
     #[test]
