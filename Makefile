@@ -75,10 +75,10 @@ bench-packages:
 demo: build | demo-packages ## three replicas of a server, and what happens when one dies
 	$(BIN)/python -m crane.demo
 
-bench: build | bench-packages ## how fast it is, beside the same server alone
+bench: build | bench-packages ## how fast it is, beside the servers alone; writes docs/performance.md
 	$(BIN)/crane bench
 	@.ci/packages $$($(BIN)/python tests/programs/catalogue.py)
-	$(BIN)/python tests/programs/measure.py
+	$(BIN)/python tests/programs/measure.py $(PROGRAM)
 
 verify-programs: build $(VENV)/.locked-dev ## every server of tests/programs at full size: PROGRAM=NAME for one
 	@.ci/packages $$($(BIN)/python tests/programs/catalogue.py $(PROGRAM))

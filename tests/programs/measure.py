@@ -1,4 +1,7 @@
-"""``make bench``, second part: what replication costs each program, in docs/performance.md."""
+"""``make bench``, second part: what replication costs each program, in docs/performance.md.
+
+With names of programs only their rows are measured again.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,26 +63,45 @@ def main() -> None:
     parser.add_argument("--no-costs", action="store_true", help="the programs alone")
     wanted = parser.parse_args()
     chosen = [named(one) for one in wanted.names] or programs()
-    micro = [] if wanted.no_costs else costs.measure()
-    rows, failures = [], []
+    if wanted.no_costs:
+        micro = list(_known("operation").values())
+    else:
+        micro = [_cost(one) for one in costs.measure()]
+    rows, failures = _known("program"), []
     for program in chosen:
         if program.speed(("127.0.0.1", 1), Path("/")) is None:
             continue
         try:
-            rows.append(_row(program))
-            print(*rows[-1], sep="  ", flush=True)
+            row = _row(program)
+            rows[row[0]] = row
+            print(*row, sep="  ", flush=True)
         except (CraneError, OSError, subprocess.SubprocessError) as error:
             failures.append(f"{program.name}: {error}")
-    text = page(micro, rows)
-    print(f"\n{text}")
+    PAGE.write_text(page(micro, [rows[name] for name in sorted(rows)]))
+    print(f"\n{PAGE.read_text()}")
     for one in failures:
         print(one)
-    if not wanted.names and not wanted.no_costs and not failures:
-        PAGE.write_text(text)
     sys.exit(1 if failures else 0)
 
 
-def page(micro: list[costs.Cost], rows: list[tuple[str, ...]]) -> str:
+def _cost(one: costs.Cost) -> tuple[str, ...]:
+    return (one.what, f"{one.native:,.0f}", f"{one.replicated:,.0f}")
+
+
+def _known(head: str) -> dict[str, tuple[str, ...]]:
+    """The rows of the page's table that begins with ``head``."""
+    lines = PAGE.read_text().splitlines() if PAGE.exists() else []
+    tables = [number for number, line in enumerate(lines) if line.startswith(f"| {head} |")]
+    found = {}
+    for line in lines[tables[0] + 2 :] if tables else ():
+        if not line.startswith("|"):
+            break
+        cells = tuple(cell.strip() for cell in line.strip("|").split("|"))
+        found[cells[0]] = cells
+    return found
+
+
+def page(micro: Sequence[tuple[str, ...]], rows: Sequence[tuple[str, ...]]) -> str:
     """The page in Markdown."""
     found, load = machine(), os.getloadavg()[2]
     parts = [
@@ -100,7 +122,7 @@ def page(micro: list[costs.Cost], rows: list[tuple[str, ...]]) -> str:
             "",
             "| operation | alone | replicated |",
             "|---|---|---|",
-            *(f"| {one.what} | {one.native:,.0f} | {one.replicated:,.0f} |" for one in micro),
+            *(f"| {' | '.join(row)} |" for row in micro),
             "",
         ]
     parts += [

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from program import Address, Program, Replica, Setup, Size
 from protocols import Http
+from speed import ab
 
 PAGE = b"<p>" + b"apache " * 2500 + b"</p>\n"
 ANSWER = b"done\n"
@@ -118,6 +119,10 @@ Require all granted
     def ordinary(self, address: Address, place: Path) -> str:
         url = f"http://{address[0]}:{address[1]}/page.html"
         return f"ab -q -k -n 1000 -c 8 {url} | grep 'Failed requests: *0$'"
+
+    def speed(self, address: Address, place: Path) -> str:
+        page = f"run.{self.script}" if self.script else "page.html"
+        return ab(f"http://{address[0]}:{address[1]}/{page}")
 
 
 PROGRAMS = [

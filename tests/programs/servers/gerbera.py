@@ -14,6 +14,7 @@ from urllib.parse import urlencode
 
 from program import Address, Program, Replica, Setup, WrongAnswerError
 from protocols import Http
+from speed import ab
 
 _SEARCH = """
 import socket, sys
@@ -117,6 +118,9 @@ class Gerbera(Program):
         search = f"{sys.executable} -c {shlex.quote(_SEARCH)} {host}"
         fetch = f"curl -fsS http://{host}:{port}/description.xml | grep -q MediaServer"
         return f"{search} && {fetch}"
+
+    def speed(self, address: Address, place: Path) -> str:
+        return ab(f"http://{address[0]}:{address[1]}/description.xml", keep_alive=False)
 
 
 PROGRAM = Gerbera()
