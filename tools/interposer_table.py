@@ -19,6 +19,8 @@ _FAMILY = re.compile(r"    (\w+) \{")
 _DOC = re.compile(r"\s*/// ?(.*)")
 _FUNCTION = re.compile(r"        fn (\w+)\(")
 _VARIANT = re.compile(r"    (\w+)(?: = (\d+))?,")
+# Rows of the `jumps!` macro.
+_JUMP = re.compile(r"^    (\w+) => REAL_\w+,", re.MULTILINE)
 _EXPORT = re.compile(
     r'^#\[unsafe\(no_mangle\)\]\n(?:^#\[[^\n]*\n)*^pub (?:unsafe )?extern "C" fn (\w+)',
     re.MULTILINE,
@@ -86,7 +88,8 @@ def _rows(table: str) -> Iterator[Row]:
 
 def exported_elsewhere() -> set[str]:
     """The functions that are exported outside the table."""
-    return {name for path in SOURCE.glob("*.rs") for name in _EXPORT.findall(path.read_text())}
+    texts = [path.read_text() for path in SOURCE.glob("*.rs")]
+    return {name for text in texts for form in (_EXPORT, _JUMP) for name in form.findall(text)}
 
 
 def interposed() -> set[str]:

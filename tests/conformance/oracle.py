@@ -57,14 +57,14 @@ def _entry_version() -> int:
     return int(found[1])
 
 
-def compile_case(source: Path, directory: Path) -> Path:
+def compile_case(source: Path, directory: Path, *options: str) -> Path:
     """The program of a family of cases."""
     name, standard = ("c++", "gnu++20") if source.suffix == ".cc" else ("cc", "gnu17")
     compiler = shutil.which(name)
     assert compiler is not None, f"{name} is needed"
     program = directory / source.stem
     flags = [f"-std={standard}", "-O1", "-Wall", "-Wextra", "-Werror", "-pthread", "-I", str(CASES)]
-    subprocess.run([compiler, *flags, "-o", program, source, "-lrt", "-ldl"], check=True)
+    subprocess.run([compiler, *flags, "-o", program, source, "-lrt", "-ldl", *options], check=True)
     return program
 
 

@@ -19,10 +19,9 @@ use crate::raw::fail;
 use crate::rwlock::{self, RwLock};
 use crate::semaphore::{self, Semaphore};
 use crate::{
-    actions, c11, cancel, clock, clone, control, dprintf, dynamic, exec, fatal, fds, files, ids,
-    inotify, interfaces, kill, locks, masks, messages, once, options, polling, priorities, process,
-    random, signalfd, sigwait, sockets, spawn, spinlock, stdio, sysv, threads, timers, transfer,
-    wait,
+    actions, c11, cancel, clock, clone, control, dprintf, exec, fatal, fds, files, ids, inotify,
+    interfaces, kill, locks, masks, messages, once, options, polling, priorities, process, random,
+    signalfd, sigwait, sockets, spawn, spinlock, stdio, sysv, threads, timers, transfer, wait,
 };
 use core::ffi::{CStr, c_char, c_int, c_long, c_uint, c_ulong, c_void};
 use core::ptr::null;
@@ -791,8 +790,6 @@ interposed! {
         fn shmctl(id: c_int, command: c_int, argument: *mut libc::shmid_ds) -> c_int { sysv::shmctl(id, command, argument) }
     }
     linking {
-        /// Looks past RTLD_DEEPBIND.
-        fn dlopen(path: *const c_char, flags: c_int) -> *mut c_void { dynamic::dlopen(path, flags) }
         /// System calls by number, as the functions of the same name.
         fn syscall(number: c_long, a: c_ulong, b: c_ulong, c: c_ulong, d: c_ulong, e: c_ulong, f: c_ulong) -> c_long {
             crate::numbers::syscall(number, [a, b, c, d, e, f])

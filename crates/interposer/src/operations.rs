@@ -17,6 +17,7 @@ pub(crate) enum Op {
     Priority,
     /// Not of the program: its loop waits for another thread.
     Spin,
+    Link,
     MutexLock = 16,
     MutexTryLock,
     MutexUnlock,

@@ -56,7 +56,8 @@ pub(crate) struct Process {
     /// Signals for the process, bit n-1 for signal n.
     pub(crate) pending: u64,
     pub(crate) queued: u32,
-    pub(crate) _pad: u32,
+    /// Thread that is in the dynamic linker, see [`crate::dynamic`].
+    pub(crate) loader: Slot,
     pub(crate) queue: [Queued; signals::QUEUE],
     pub(crate) actions: [Action; actions::COUNT],
 }

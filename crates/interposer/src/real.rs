@@ -28,7 +28,6 @@ pub(crate) struct Real {
     ) -> c_int,
     pub(crate) fclose: unsafe extern "C" fn(*mut libc::FILE) -> c_int,
     pub(crate) fopen: unsafe extern "C" fn(*const c_char, *const c_char) -> *mut libc::FILE,
-    pub(crate) dlopen: unsafe extern "C" fn(*const c_char, c_int) -> *mut c_void,
     pub(crate) sigaction:
         unsafe extern "C" fn(c_int, *const libc::sigaction, *mut libc::sigaction) -> c_int,
     pub(crate) fdopen: unsafe extern "C" fn(c_int, *const c_char) -> *mut libc::FILE,
@@ -45,8 +44,15 @@ unsafe impl Sync for Slot {}
 
 static REAL: Slot = Slot(UnsafeCell::new(None));
 
-/// Address of the C library's dlsym, for the assembly in `dynamic`.
+/// Addresses of the C library's functions, for the assembly in `dynamic`.
 pub(crate) static REAL_DLSYM: AtomicUsize = AtomicUsize::new(0);
+pub(crate) static REAL_DLOPEN: AtomicUsize = AtomicUsize::new(0);
+pub(crate) static REAL_DLMOPEN: AtomicUsize = AtomicUsize::new(0);
+pub(crate) static REAL_DLCLOSE: AtomicUsize = AtomicUsize::new(0);
+pub(crate) static REAL_DLADDR: AtomicUsize = AtomicUsize::new(0);
+pub(crate) static REAL_DLADDR1: AtomicUsize = AtomicUsize::new(0);
+pub(crate) static REAL_DLINFO: AtomicUsize = AtomicUsize::new(0);
+pub(crate) static REAL_DL_ITERATE_PHDR: AtomicUsize = AtomicUsize::new(0);
 
 /// Address of the C library's siglongjmp, for the assembly in `jumps`.
 pub(crate) static REAL_LONGJMP: AtomicUsize = AtomicUsize::new(0);
@@ -89,7 +95,6 @@ pub(crate) fn resolve() {
             register_atfork: find(c"__register_atfork", c"GLIBC_2.3.2"),
             fclose: find(c"fclose", c"GLIBC_2.2.5"),
             fopen: find(c"fopen", c"GLIBC_2.2.5"),
-            dlopen: find(c"dlopen", c"GLIBC_2.34"),
             sigaction: find(c"sigaction", c"GLIBC_2.2.5"),
             fdopen: find(c"fdopen", c"GLIBC_2.2.5"),
             freopen: find(c"freopen", c"GLIBC_2.2.5"),
@@ -98,6 +103,14 @@ pub(crate) fn resolve() {
         };
         *REAL.0.get() = Some(real);
         REAL_DLSYM.store(find(c"dlsym", c"GLIBC_2.34"), Ordering::Relaxed);
+        REAL_DLOPEN.store(find(c"dlopen", c"GLIBC_2.34"), Ordering::Relaxed);
+        REAL_DLMOPEN.store(find(c"dlmopen", c"GLIBC_2.34"), Ordering::Relaxed);
+        REAL_DLCLOSE.store(find(c"dlclose", c"GLIBC_2.34"), Ordering::Relaxed);
+        REAL_DLADDR.store(find(c"dladdr", c"GLIBC_2.34"), Ordering::Relaxed);
+        REAL_DLADDR1.store(find(c"dladdr1", c"GLIBC_2.34"), Ordering::Relaxed);
+        REAL_DLINFO.store(find(c"dlinfo", c"GLIBC_2.34"), Ordering::Relaxed);
+        let iterate = find(c"dl_iterate_phdr", c"GLIBC_2.2.5");
+        REAL_DL_ITERATE_PHDR.store(iterate, Ordering::Relaxed);
         REAL_LONGJMP.store(find(c"siglongjmp", c"GLIBC_2.2.5"), Ordering::Relaxed);
     }
 }

@@ -50,6 +50,8 @@ pub(crate) struct Thread {
     joiner: Slot,
     /// 1 while it waits for a robust mutex.
     pub(crate) awaits_robust: u32,
+    /// Calls of the dynamic linker that it is in.
+    pub(crate) linking: u32,
     /// Latest initialiser that it runs, see [`crate::once`].
     pub(crate) initialiser: u64,
     /// As pthread_setschedparam(3) set them; nothing is scheduled by them.
@@ -290,6 +292,7 @@ fn end(me: Slot) {
     t.next_leaver = w.processes[process].leavers;
     w.processes[process].leavers = me;
     mutex::owners_died();
+    crate::dynamic::abandon(me);
     turn::wake_all(end_key(me));
     tls::set_slot(0);
     // The slot stays taken, as a thread that is blocked for ever, until joined.
@@ -448,6 +451,7 @@ pub(crate) fn drop_siblings(me: Slot, process: u32) {
         }
     }
     w.processes[process as usize].leavers = 0;
+    w.processes[process as usize].loader = 0;
     mutex::owners_died();
 }
 

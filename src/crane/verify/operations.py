@@ -8,7 +8,7 @@ from __future__ import annotations
 _FAMILIES: dict[int, str] = {
     1: (
         "ThreadCreate ThreadEnd ThreadJoin ThreadDetach ThreadExit Yield ThreadCancel CancelState"
-        " TestCancel Priority Spin"
+        " TestCancel Priority Spin Link"
     ),
     16: (
         "MutexLock MutexTryLock MutexUnlock CondWait CondSignal CondBroadcast ReadLock WriteLock"

@@ -93,7 +93,7 @@ CASE(timed_mutexes) {
 
 CASE(futures) {
     auto one = std::async(std::launch::async, [] {
-        usleep(10000);
+        usleep(300000);
         return 5;
     });
     RESULT(one.wait_for(1ms) == std::future_status::timeout);
