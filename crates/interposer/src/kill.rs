@@ -16,7 +16,7 @@ fn permitted(pid: u32) -> bool {
 }
 
 /// Ends a process as SIGKILL does: without any doing of its own.
-pub(crate) fn end_at_once(index: u32) {
+fn end_at_once(index: u32) {
     let killed = libc::SIGKILL as u32;
     if index == current() {
         fatal::end_by(killed);
@@ -112,7 +112,7 @@ pub(crate) fn kill(pid: c_int, signal: c_int) -> c_int {
     let result = match pid {
         -1 => send_all(0, info),
         0 => send_all(world().processes[current() as usize].group, info),
-        1 => init(signal),
+        1 => init(),
         2.. => process::find(pid as u32).map_or(Err(libc::ESRCH), |index| send(index, info)),
         _ => send_all(pid.unsigned_abs(), info),
     };
@@ -121,8 +121,8 @@ pub(crate) fn kill(pid: c_int, signal: c_int) -> c_int {
 }
 
 /// The replica's init takes no signals.
-fn init(signal: c_int) -> Result<(), c_int> {
-    if signal == 0 || raw::geteuid() == 0 {
+fn init() -> Result<(), c_int> {
+    if raw::geteuid() == 0 {
         Ok(())
     } else {
         Err(libc::EPERM)

@@ -144,8 +144,10 @@ pub(crate) fn post(process: u32, info: Info) -> bool {
     let w = world();
     let first = w.processes[process as usize].first;
     let others = 1..w.scheduler.slots_end();
-    let mine =
-        |&slot: &Slot| w.scheduler.exists(slot) && w.threads[slot as usize].process == process;
+    let mine = |&slot: &Slot| {
+        let t = &w.threads[slot as usize];
+        w.scheduler.exists(slot) && t.process == process && t.ended == 0
+    };
     let mut candidates = core::iter::once(first).chain(others).filter(mine);
     let waiter = candidates
         .clone()
@@ -182,11 +184,8 @@ pub(crate) fn post_to_main(signal: u32) {
     if valid(signal as i32)
         && let Some(process) = crate::process::main()
     {
-        if signal == libc::SIGKILL as u32 {
-            crate::kill::end_at_once(process);
-        } else {
-            post(process, Info::of_kernel(signal));
-        }
+        // SIGKILL too: the thread that takes it ends its process.
+        post(process, Info::of_kernel(signal));
     }
 }
 

@@ -619,3 +619,29 @@ static void fault_in_thread(void) {
     pause();
 }
 CASE(a_fault_in_a_thread_ends_the_process) { in_child(fault_in_thread); }
+
+static pthread_t main_thread;
+static void *outlives(void *unused) {
+    pthread_join(main_thread, NULL);
+    fresh();
+    on(SIGUSR1, note, 0);
+    kill(getpid(), SIGUSR1);
+    pid_t child = fork();
+    if (child == 0) {
+        settle();
+        kill(getppid(), SIGUSR1);
+        _exit(0);
+    }
+    CALL(pause());
+    RESULT(count);
+    waitpid(child, NULL, 0);
+    _exit(3);
+    return unused;
+}
+static void first_thread_ends(void) {
+    main_thread = pthread_self();
+    pthread_t thread;
+    pthread_create(&thread, NULL, outlives, NULL);
+    pthread_exit(NULL);
+}
+CASE(a_process_without_its_first_thread_takes_signals) { in_child(first_thread_ends); }
