@@ -16,6 +16,7 @@ _REQUEST = re.compile(r"GET /page\.html\?(\S+) HTTP")
 
 class CivetWeb(Program):
     name = "civetweb"
+    settings = "`keep_alive_timeout_ms` longer than the 500 ms that a new leader may take"
     packages = ("civetweb:civetweb", "ab:apache2-utils")
 
     def configure(self, place: Path, port: int) -> Setup:
@@ -29,6 +30,7 @@ class CivetWeb(Program):
 document_root {site}
 num_threads 50
 enable_keep_alive yes
+keep_alive_timeout_ms 10000
 access_log_file {place}/access.log
 error_log_file {place}/error.log
 """
