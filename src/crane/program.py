@@ -20,6 +20,8 @@ from crane.errors import CraneError
 
 _MACHINES = {"x86_64": "EM_X86_64", "aarch64": "EM_AARCH64"}
 _MAX_INTERPRETERS = 4
+# Its own table of functions is there also when the program was stripped.
+_GO_SECTIONS = (".go.buildinfo", ".gopclntab", ".note.go.buildid")
 
 
 class Kind(StrEnum):
@@ -28,6 +30,7 @@ class Kind(StrEnum):
     DYNAMIC = "dynamic"
     STATIC = "static"
     FOREIGN = "foreign"
+    GO = "go"
     OTHER = "other"
 
 
@@ -176,6 +179,8 @@ def elf_facts(path: str, machine: str) -> ElfFacts:
         foreign = elf["e_machine"] != _MACHINES.get(machine) or elf.elfclass != 64
         if foreign or not elf.little_endian:
             return ElfFacts(Kind.FOREIGN, f"{elf.get_machine_arch()}, {elf.elfclass} bit")
+        if any(elf.get_section_by_name(one) for one in _GO_SECTIONS):
+            return ElfFacts(Kind.GO, "")
         for segment in elf.iter_segments():
             if isinstance(segment, InterpSegment):
                 return ElfFacts(Kind.DYNAMIC, segment.get_interp_name())
@@ -194,6 +199,11 @@ def explain_elf(asked: str, path: str, facts: ElfFacts) -> None:
             raise NotReplicableError(
                 f"{where} is made for another machine ({facts.detail}), this one is"
                 f" {os.uname().machine}; install the build for this machine"
+            )
+        case Kind.GO:
+            raise NotReplicableError(
+                f"{where} is a Go program: its runtime makes system calls and threads by itself,"
+                " past the interposer"
             )
         case Kind.STATIC:
             raise NotReplicableError(

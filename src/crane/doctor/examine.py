@@ -32,8 +32,6 @@ _C_LIBRARY = frozenset(
     }
 )
 _INSTRUCTIONS = {
-    "rdtsc": "reads the processor's clock",
-    "rdtscp": "reads the processor's clock and number",
     "rdrand": "takes random numbers from the processor; not trapped, so answers made from them"
     " differ",
     "rdseed": "takes random numbers from the processor; not trapped, so answers made from them"
@@ -128,12 +126,6 @@ def examine(argv: Sequence[str], cwd: str, environment: Mapping[str, str]) -> Re
     loaded = [path, *files[1:], *manifest.loaded(files[-1], dict(environment))]
     found = [objects.read(one) for one in dict.fromkeys(loaded) if _is_elf(one)]
     own = [one for one in found if Path(one.path).name not in _C_LIBRARY]
-    if any(one.is_go for one in own):
-        reason = (
-            f"`{path}` is a Go program: its runtime makes system calls and threads by itself, past"
-            " the interposer"
-        )
-        return Report(program=list(argv), verdict="not supported", because=reason)
     given = advice.about(files, argv)
     return Report(
         program=list(argv),

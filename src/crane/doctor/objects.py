@@ -12,9 +12,6 @@ _SYMBOL_KINDS = ("STT_FUNC", "STT_NOTYPE", "STT_GNU_IFUNC")
 # Sequences that compilers and assemblers emit around the instructions; the
 # instructions alone are so short that data looks like them.
 _CODE = {
-    # The 64-bit value is put together from edx:eax.
-    "rdtsc": re.compile(rb"\x0f\x31(?:.{0,8}?\x48\xc1\xe2\x20|\x41?\x89[\xc0-\xc7])", re.DOTALL),
-    "rdtscp": re.compile(rb"\x0f\x01\xf9"),
     # The carry flag says whether there was a number.
     "rdrand": re.compile(
         rb"\x0f\xc7[\xf0-\xf7](?:\x89.{1,3})?(?:\x0f[\x42\x43\x92\x93\x82\x83]|[\x72\x73])",
@@ -42,7 +39,6 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """Functions that it gives to others."""
     code: dict[str, int]
     """Instructions that bring the machine in, and how many places look like them."""
-    is_go: bool
 
 
 def read(path: str) -> Facts:
@@ -71,5 +67,4 @@ def read(path: str) -> Facts:
             imports=imports,
             defines=defines,
             code={name: count for name, count in code.items() if count},
-            is_go=any(elf.get_section_by_name(one) for one in (".go.buildinfo", ".gopclntab")),
         )
