@@ -6,13 +6,16 @@
 //! 2 becomes virtual, the program's `stdin`, `stdout` or `stderr` becomes such
 //! a stream. It goes on to work when the descriptor becomes real again.
 
+use crate::boundary::Effects;
 use crate::fds::{self, virtual_of};
 use crate::raw::{fail, sys};
 use crate::real::real;
 use crate::turn::{Op, begin};
+use crate::world::{vkernel, world};
 use crate::{files, tls};
 use core::ffi::{CStr, c_char, c_int, c_void};
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use crane_scheduler::Slot;
 use libc::FILE;
 use syscalls::Sysno;
 
@@ -52,23 +55,64 @@ fn descriptor(cookie: *mut c_void) -> c_int {
     cookie as usize as c_int
 }
 
-unsafe extern "C" fn read(cookie: *mut c_void, to: *mut c_char, length: usize) -> isize {
-    // SAFETY: stdio passes its own buffer of that length.
-    unsafe { fds_read(descriptor(cookie), to.cast(), length) }
+/// Runs `f` without giving the turn away where it can: the stream is locked,
+/// inside the C library, where another thread could wait for it unseen.
+fn holding<R>(me: Slot, hold: bool, f: impl FnOnce() -> R) -> R {
+    if !hold || me == 0 {
+        return f();
+    }
+    world().threads[me as usize].pinned += 1;
+    let result = f();
+    world().threads[me as usize].pinned -= 1;
+    result
 }
 
-unsafe fn fds_read(fd: c_int, to: *mut c_void, length: usize) -> isize {
-    // SAFETY: same contract.
-    unsafe { crate::transfer::read(fd, to, length) }
+/// Whether a read of `fd` need not wait.
+fn has_something(me: Slot, fd: c_int) -> bool {
+    let ready = |desc| vkernel().readiness(desc).unwrap_or(0);
+    virtual_of(me, fd).is_none_or(|desc| ready(desc) & libc::POLLIN as u32 != 0)
+}
+
+/// Whether a write of a page to `fd` need not wait. A pipe that other threads of
+/// the process might print into, too, is made longer rather than waited for.
+fn has_room(me: Slot, fd: c_int) -> bool {
+    let Some(desc) = virtual_of(me, fd) else {
+        return true;
+    };
+    if vkernel().readiness(desc).unwrap_or(0) & libc::POLLOUT as u32 != 0 {
+        return true;
+    }
+    let w = world();
+    let process = w.threads[me as usize].process;
+    let alone = (1..w.scheduler.slots_end()).all(|slot| {
+        slot == me || !w.scheduler.exists(slot) || w.threads[slot as usize].process != process
+    });
+    let Ok(capacity) = vkernel().pipe_capacity(desc) else {
+        return false;
+    };
+    !alone
+        && vkernel()
+            .pipe_set_capacity(&mut Effects, desc, capacity * 2)
+            .is_ok()
+}
+
+unsafe extern "C" fn read(cookie: *mut c_void, to: *mut c_char, length: usize) -> isize {
+    let (me, fd) = (tls::slot(), descriptor(cookie));
+    // SAFETY: stdio passes its own buffer of that length.
+    holding(me, has_something(me, fd), || unsafe {
+        crate::transfer::read(fd, to.cast(), length)
+    })
 }
 
 unsafe extern "C" fn write(cookie: *mut c_void, from: *const c_char, length: usize) -> isize {
+    let (me, fd) = (tls::slot(), descriptor(cookie));
     let mut done = 0;
     while done < length {
+        let part = (length - done).min(BUFFER);
         // SAFETY: stdio passes its own buffer of that length.
-        let n = unsafe {
-            crate::transfer::write(descriptor(cookie), from.add(done).cast(), length - done)
-        };
+        let n = holding(me, has_room(me, fd), || unsafe {
+            crate::transfer::write(fd, from.add(done).cast(), part)
+        });
         if n < 0 {
             // 0 is how such a function says that it failed.
             return done as isize;

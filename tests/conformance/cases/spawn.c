@@ -221,6 +221,44 @@ CASE(standard_output_goes_away_and_comes_back) {
     close(saved);
 }
 
+static void *prints_much(void *stream) {
+    for (int i = 0; i < 500; i++)
+        fprintf(stream, "a line of a thread, %s\n", "which is not short at all");
+    return NULL;
+}
+
+CASE(threads_that_print_into_one_pipe) {
+    int ends[2];
+    NEED(pipe(ends) == 0);
+    fflush(NULL);
+    pid_t child = fork();
+    if (child == 0) {
+        close(ends[0]);
+        dup2(ends[1], 1);
+        setvbuf(stdout, NULL, _IOLBF, 0);
+        pthread_t threads[4];
+        for (int i = 0; i < 4; i++)
+            NEED(pthread_create(&threads[i], NULL, prints_much, stdout) == 0);
+        for (int i = 0; i < 4; i++)
+            pthread_join(threads[i], NULL);
+        exit(0);
+    }
+    close(ends[1]);
+    settle();
+    char text[4096];
+    ssize_t got;
+    long lines = 0, bytes = 0;
+    while ((got = read(ends[0], text, sizeof text)) > 0) {
+        bytes += got;
+        for (ssize_t i = 0; i < got; i++)
+            lines += text[i] == '\n';
+    }
+    RESULT(lines);
+    RESULT(bytes);
+    close(ends[0]);
+    waitpid(child, NULL, 0);
+}
+
 CASE(stdin_from_a_pipe) {
     int ends[2];
     NEED(pipe(ends) == 0);
