@@ -20,14 +20,16 @@ use crate::rwlock::{self, RwLock};
 use crate::semaphore::{self, Semaphore};
 use crate::{
     actions, c11, cancel, clock, clone, control, dprintf, exec, fatal, fds, files, ids, inotify,
-    interfaces, kill, locks, masks, messages, once, options, polling, priorities, process, random,
-    signalfd, sigwait, sockets, spawn, spinlock, stdio, sysv, threads, timers, transfer, wait,
+    interfaces, kill, locks, machine, masks, messages, once, options, polling, priorities, process,
+    random, signalfd, sigwait, sockets, spawn, spinlock, stdio, sysv, temporary, threads, timers,
+    transfer, wait,
 };
 use core::ffi::{CStr, c_char, c_int, c_long, c_uint, c_ulong, c_void};
 use core::ptr::null;
 use libc::{
     iovec, mode_t, msghdr, off_t, pid_t, pthread_t, size_t, sockaddr, socklen_t, ssize_t, timespec,
 };
+use syscalls::Sysno;
 
 type Start = extern "C" fn(*mut c_void) -> *mut c_void;
 
@@ -348,12 +350,24 @@ interposed! {
             for i in 0..count.clamp(0, 3) { *loads.add(i as usize) = 0.0; }
             count.clamp(0, 3)
         }
+        /// 16 GiB and no load on every machine.
+        fn sysinfo(to: *mut libc::sysinfo) -> c_int { machine::sysinfo(to) }
+        /// As sysinfo, in pages.
+        fn get_phys_pages() -> c_long { machine::sysconf(libc::_SC_PHYS_PAGES) }
+        /// As sysinfo, in pages.
+        fn get_avphys_pages() -> c_long { machine::sysconf(libc::_SC_AVPHYS_PAGES) }
+        /// Always CPU 0 of node 0.
+        fn getcpu(cpu: *mut c_uint, node: *mut c_uint) -> c_int {
+            if !cpu.is_null() { *cpu = 0; }
+            if !node.is_null() { *node = 0; }
+            0
+        }
         /// Number of CPUs: 1 on every machine.
         fn get_nprocs() -> c_int { 1 }
         /// Number of CPUs: 1 on every machine.
         fn get_nprocs_conf() -> c_int { 1 }
         /// Number of CPUs 1, memory 16 GiB on every machine.
-        fn sysconf(name: c_int) -> c_long { files::sysconf(name) }
+        fn sysconf(name: c_int) -> c_long { machine::sysconf(name) }
     }
     randomness {
         /// The agreed stream.
@@ -421,6 +435,38 @@ interposed! {
         fn sendfile(out: c_int, input: c_int, offset: *mut off_t, count: size_t) -> ssize_t { transfer::sendfile(out, input, offset, count) }
         /// Copies through memory.
         fn sendfile64(out: c_int, input: c_int, offset: *mut off_t, count: size_t) -> ssize_t { transfer::sendfile(out, input, offset, count) }
+        /// Of a real file; ESPIPE otherwise.
+        fn preadv(fd: c_int, iov: *const iovec, count: c_int, at: off_t) -> ssize_t { transfer::preadv(fd, iov, count, at, 0) }
+        /// Of a real file; ESPIPE otherwise.
+        fn preadv64(fd: c_int, iov: *const iovec, count: c_int, at: off_t) -> ssize_t { transfer::preadv(fd, iov, count, at, 0) }
+        /// Notes the virtual time of the write.
+        fn pwritev(fd: c_int, iov: *const iovec, count: c_int, at: off_t) -> ssize_t { transfer::pwritev(fd, iov, count, at, 0) }
+        /// Notes the virtual time of the write.
+        fn pwritev64(fd: c_int, iov: *const iovec, count: c_int, at: off_t) -> ssize_t { transfer::pwritev(fd, iov, count, at, 0) }
+        /// As readv at -1, else as preadv.
+        fn preadv2(fd: c_int, iov: *const iovec, count: c_int, at: off_t, flags: c_int) -> ssize_t { transfer::preadv(fd, iov, count, at, flags) }
+        /// As readv at -1, else as preadv.
+        fn preadv64v2(fd: c_int, iov: *const iovec, count: c_int, at: off_t, flags: c_int) -> ssize_t { transfer::preadv(fd, iov, count, at, flags) }
+        /// As writev at -1, else as pwritev.
+        fn pwritev2(fd: c_int, iov: *const iovec, count: c_int, at: off_t, flags: c_int) -> ssize_t { transfer::pwritev(fd, iov, count, at, flags) }
+        /// As writev at -1, else as pwritev.
+        fn pwritev64v2(fd: c_int, iov: *const iovec, count: c_int, at: off_t, flags: c_int) -> ssize_t { transfer::pwritev(fd, iov, count, at, flags) }
+        /// EINVAL for a virtual object, after which programs copy by themselves.
+        fn splice(input: c_int, from: *mut off_t, out: c_int, to: *mut off_t, len: size_t, flags: c_uint) -> ssize_t {
+            transfer::moved(Sysno::splice, [input, out], [input as c_ulong, from as c_ulong, out as c_ulong, to as c_ulong, len as c_ulong, flags.into()])
+        }
+        /// As splice.
+        fn tee(input: c_int, out: c_int, len: size_t, flags: c_uint) -> ssize_t {
+            transfer::moved(Sysno::tee, [input, out], [input as c_ulong, out as c_ulong, len as c_ulong, flags.into(), 0, 0])
+        }
+        /// As splice.
+        fn vmsplice(fd: c_int, iov: *const iovec, count: size_t, flags: c_uint) -> ssize_t {
+            transfer::moved(Sysno::vmsplice, [fd, fd], [fd as c_ulong, iov as c_ulong, count as c_ulong, flags.into(), 0, 0])
+        }
+        /// Between real files; notes the virtual time of the write.
+        fn copy_file_range(input: c_int, from: *mut off_t, out: c_int, to: *mut off_t, len: size_t, flags: c_uint) -> ssize_t {
+            transfer::moved(Sysno::copy_file_range, [input, out], [input as c_ulong, from as c_ulong, out as c_ulong, to as c_ulong, len as c_ulong, flags.into()])
+        }
     }
     files {
         /// Special files of /proc and /dev are answered.
@@ -443,6 +489,48 @@ interposed! {
         fn creat(path: *const c_char, mode: mode_t) -> c_int {
             files::open(libc::AT_FDCWD, path, libc::O_CREAT | libc::O_WRONLY | libc::O_TRUNC, mode)
         }
+        /// A name from the agreed randomness.
+        fn mkstemp(template: *mut c_char) -> c_int { temporary::file(template, 0, 0) }
+        /// As mkstemp.
+        fn mkstemp64(template: *mut c_char) -> c_int { temporary::file(template, 0, 0) }
+        /// As mkstemp.
+        fn mkostemp(template: *mut c_char, flags: c_int) -> c_int { temporary::file(template, 0, flags) }
+        /// As mkstemp.
+        fn mkostemp64(template: *mut c_char, flags: c_int) -> c_int { temporary::file(template, 0, flags) }
+        /// As mkstemp.
+        fn mkstemps(template: *mut c_char, suffix: c_int) -> c_int { temporary::file(template, suffix, 0) }
+        /// As mkstemp.
+        fn mkstemps64(template: *mut c_char, suffix: c_int) -> c_int { temporary::file(template, suffix, 0) }
+        /// As mkstemp.
+        fn mkostemps(template: *mut c_char, suffix: c_int, flags: c_int) -> c_int { temporary::file(template, suffix, flags) }
+        /// As mkstemp.
+        fn mkostemps64(template: *mut c_char, suffix: c_int, flags: c_int) -> c_int { temporary::file(template, suffix, flags) }
+        /// As mkstemp.
+        fn mkdtemp(template: *mut c_char) -> *mut c_char { temporary::directory(template) }
+        /// As mkstemp.
+        fn mktemp(template: *mut c_char) -> *mut c_char { temporary::name(template) }
+        /// As creat.
+        fn creat64(path: *const c_char, mode: mode_t) -> c_int {
+            files::open(libc::AT_FDCWD, path, libc::O_CREAT | libc::O_WRONLY | libc::O_TRUNC, mode)
+        }
+        /// A disk of 256 GiB, half full, on every machine.
+        fn statfs(path: *const c_char, to: *mut libc::statfs64) -> c_int { machine::statfs(path, to) }
+        /// As statfs.
+        fn statfs64(path: *const c_char, to: *mut libc::statfs64) -> c_int { machine::statfs(path, to) }
+        /// As statfs.
+        fn __statfs(path: *const c_char, to: *mut libc::statfs64) -> c_int { machine::statfs(path, to) }
+        /// As statfs.
+        fn fstatfs(fd: c_int, to: *mut libc::statfs64) -> c_int { machine::fstatfs(fd, to) }
+        /// As statfs.
+        fn fstatfs64(fd: c_int, to: *mut libc::statfs64) -> c_int { machine::fstatfs(fd, to) }
+        /// As statfs.
+        fn statvfs(path: *const c_char, to: *mut libc::statvfs64) -> c_int { machine::statvfs(path, to) }
+        /// As statfs.
+        fn statvfs64(path: *const c_char, to: *mut libc::statvfs64) -> c_int { machine::statvfs(path, to) }
+        /// As statfs.
+        fn fstatvfs(fd: c_int, to: *mut libc::statvfs64) -> c_int { machine::fstatvfs(fd, to) }
+        /// As statfs.
+        fn fstatvfs64(fd: c_int, to: *mut libc::statvfs64) -> c_int { machine::fstatvfs(fd, to) }
         /// Special files of /proc and /dev are answered.
         fn fopen(path: *const c_char, mode: *const c_char) -> *mut libc::FILE { files::fopen(path, mode) }
         /// As fopen.
@@ -567,6 +655,10 @@ interposed! {
         fn select(count: c_int, r: *mut libc::fd_set, w: *mut libc::fd_set, e: *mut libc::fd_set, timeout: *mut libc::timeval) -> c_int { polling::select(count, r, w, e, timeout) }
         /// As select, with a signal mask.
         fn pselect(count: c_int, r: *mut libc::fd_set, w: *mut libc::fd_set, e: *mut libc::fd_set, timeout: *const timespec, mask: *const libc::sigset_t) -> c_int { polling::pselect(count, r, w, e, timeout, mask) }
+        /// As ppoll.
+        fn __ppoll_chk(set: *mut libc::pollfd, count: libc::nfds_t, timeout: *const timespec, mask: *const libc::sigset_t, _room: size_t) -> c_int { polling::ppoll(set, count, timeout, mask) }
+        /// As epoll_pwait.
+        fn epoll_pwait2(ep: c_int, events: *mut libc::epoll_event, max: c_int, timeout: *const timespec, mask: *const libc::sigset_t) -> c_int { polling::epoll_pwait2(ep, events, max, timeout, mask) }
         /// In memory of the group.
         fn epoll_create(size: c_int) -> c_int { polling::epoll_create(size) }
         /// In memory of the group.

@@ -8,7 +8,8 @@
 //! virtual time of its last write.
 
 use crate::clock;
-use crate::raw::{Line, line, sys};
+use crate::machine::{self, Special};
+use crate::raw::sys;
 use crate::real::real;
 use crate::turn::{Op, begin};
 use crate::world::world;
@@ -259,55 +260,6 @@ pub(crate) unsafe fn statx(
     0
 }
 
-/// Files that are not the real ones. Lives on the stack for one call.
-#[allow(clippy::large_enum_variant)]
-enum Special {
-    Random,
-    Text(Line),
-}
-
-fn special(path: &[u8]) -> Option<Special> {
-    if path == b"/dev/urandom" || path == b"/dev/random" {
-        return Some(Special::Random);
-    }
-    let name = path.strip_prefix(b"/proc/")?;
-    let pid = raw::getpid();
-    let own = line!("{pid}/");
-    let of_self = name
-        .strip_prefix(b"self/")
-        .or_else(|| name.strip_prefix(own.as_bytes()));
-    let uptime = world().start;
-    let text = match (name, of_self) {
-        // Memory in use depends on when the kernel hands out and takes back
-        // pages, so it is shown as fixed: 64 MiB of address space, 16 MiB resident.
-        (_, Some(b"stat")) => line!(
-            "{pid} (server) R 1 {pid} {pid} 0 -1 4194560 0 0 0 0 0 0 0 0 20 0 1 0 100 67108864 4096 18446744073709551615 0 0 0 0 0 0 0 0 0 0 0 0 17 0 0 0 0 0 0 0 0 0 0 0 0 0 0\n"
-        ),
-        (_, Some(b"statm")) => line!("16384 4096 1024 256 0 8192 0\n"),
-        (_, Some(b"smaps" | b"smaps_rollup")) => {
-            line!(
-                "00000000-00000000 ---p 00000000 00:00 0 [rollup]\nRss: 16384 kB\nPss: 16384 kB\nPrivate_Clean: 0 kB\nPrivate_Dirty: 0 kB\nAnonHugePages: 0 kB\n"
-            )
-        }
-        (b"uptime", _) => {
-            let up = (clock::now() - uptime) / 10_000_000 + 100_000;
-            line!(
-                "{}.{:02} {}.{:02}\n",
-                up / 100,
-                up % 100,
-                up / 100,
-                up % 100
-            )
-        }
-        (b"loadavg", _) => line!("0.00 0.00 0.00 1/64 {pid}\n"),
-        (b"meminfo", _) => line!(
-            "MemTotal:       16777216 kB\nMemFree:         8388608 kB\nMemAvailable:   12582912 kB\nBuffers:               0 kB\nCached:          4194304 kB\nSwapTotal:             0 kB\nSwapFree:              0 kB\nHugePages_Total:       0\nHugepagesize:       2048 kB\n"
-        ),
-        _ => return None,
-    };
-    Some(Special::Text(text))
-}
-
 /// The virtual descriptor that a path names, as /dev/stdout and /dev/fd/7 do:
 /// opened by that name again, it is a duplicate.
 fn again(path: &[u8]) -> Option<c_int> {
@@ -329,7 +281,8 @@ fn again(path: &[u8]) -> Option<c_int> {
 pub(crate) unsafe fn open_special(path: *const c_char, flags: c_int) -> Option<c_int> {
     // SAFETY: the caller passes a C string to open(2).
     let bytes = unsafe { CStr::from_ptr(path) }.to_bytes();
-    if !bytes.starts_with(b"/proc/") && !bytes.starts_with(b"/dev/") {
+    let places = [&b"/proc/"[..], b"/dev/", b"/sys/devices/system/cpu/"];
+    if !places.iter().any(|place| bytes.starts_with(place)) {
         return None;
     }
     let cloexec = flags & libc::O_CLOEXEC;
@@ -341,7 +294,7 @@ pub(crate) unsafe fn open_special(path: *const c_char, flags: c_int) -> Option<c
         };
         return Some(crate::control::fcntl(fd, command, 0));
     }
-    match special(bytes)? {
+    match machine::special(bytes)? {
         Special::Random => {
             // SAFETY: plain open of /dev/null as the placeholder of the number.
             let fd = raw::ret(unsafe {
@@ -368,6 +321,7 @@ pub(crate) unsafe fn open_special(path: *const c_char, flags: c_int) -> Option<c
                 Some(raw::ret(fd) as c_int)
             }
         }
+        Special::Status => Some(machine::open_status(path, cloexec)),
     }
 }
 
@@ -465,18 +419,5 @@ pub(crate) unsafe fn fclose(file: *mut libc::FILE) -> c_int {
             crate::fds::drop_virtual(fd);
         }
         code
-    }
-}
-
-/// sysconf(3): the machine's size is the same everywhere.
-pub(crate) fn sysconf(name: c_int) -> libc::c_long {
-    crate::world::ensure_attached();
-    const PAGES: libc::c_long = (16 << 30) / 4096;
-    match name {
-        libc::_SC_NPROCESSORS_ONLN | libc::_SC_NPROCESSORS_CONF => 1,
-        libc::_SC_PHYS_PAGES => PAGES,
-        libc::_SC_AVPHYS_PAGES => PAGES * 3 / 4,
-        // SAFETY: plain call.
-        _ => unsafe { (real().sysconf)(name) },
     }
 }

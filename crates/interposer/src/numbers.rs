@@ -4,8 +4,8 @@ use crate::raw::{self, fail, sys};
 use crate::refuse::{self, Unsupported};
 use crate::{
     actions, clock, clone, control, exec, fatal, fds, files, futex, ids, inotify, kill, locks,
-    masks, messages, options, polling, process, random, signalfd, sigwait, sockets, sysv, threads,
-    timers, transfer, wait,
+    machine, masks, messages, options, polling, process, random, signalfd, sigwait, sockets, sysv,
+    threads, timers, transfer, wait,
 };
 use core::ffi::{c_int, c_long, c_uint, c_ulong};
 use syscalls::Sysno;
@@ -104,6 +104,23 @@ pub(crate) unsafe fn syscall(number: c_long, a: [c_ulong; 6]) -> c_long {
             Sysno::timer_gettime => timers::timer_gettime(ptr!(0), ptr!(1)).into(),
             Sysno::timer_getoverrun => timers::timer_getoverrun(ptr!(0)).into(),
             Sysno::timer_delete => timers::timer_delete(ptr!(0)).into(),
+            Sysno::sysinfo => machine::sysinfo(ptr!(0)).into(),
+            Sysno::statfs => machine::statfs(ptr!(0), ptr!(1)).into(),
+            Sysno::fstatfs => machine::fstatfs(int(0), ptr!(1)).into(),
+            Sysno::epoll_pwait2 => {
+                polling::epoll_pwait2(int(0), ptr!(1), int(2), ptr!(3), ptr!(4)).into()
+            }
+            Sysno::ppoll => polling::ppoll(ptr!(0), a[1], ptr!(2), ptr!(3)).into(),
+            Sysno::preadv2 => {
+                transfer::preadv(int(0), ptr!(1), int(2), a[3] as i64, int(5)) as c_long
+            }
+            Sysno::pwritev2 => {
+                transfer::pwritev(int(0), ptr!(1), int(2), a[3] as i64, int(5)) as c_long
+            }
+            Sysno::splice => transfer::moved(call, [int(0), int(2)], a) as c_long,
+            Sysno::tee => transfer::moved(call, [int(0), int(1)], a) as c_long,
+            Sysno::vmsplice => transfer::moved(call, [int(0), int(0)], a) as c_long,
+            Sysno::copy_file_range => transfer::moved(call, [int(0), int(2)], a) as c_long,
             Sysno::inotify_init1 => inotify::init(int(0)).into(),
             Sysno::epoll_create1 => polling::epoll_create1(int(0)).into(),
             Sysno::epoll_ctl => polling::epoll_ctl(int(0), int(1), int(2), ptr!(3)).into(),
@@ -177,12 +194,6 @@ pub(crate) unsafe fn syscall(number: c_long, a: [c_ulong; 6]) -> c_long {
 fn brings_input(call: Sysno) -> bool {
     matches!(
         call,
-        Sysno::perf_event_open
-            | Sysno::userfaultfd
-            | Sysno::io_getevents
-            | Sysno::ppoll
-            | Sysno::pselect6
-            | Sysno::splice
-            | Sysno::preadv2
+        Sysno::perf_event_open | Sysno::userfaultfd | Sysno::io_getevents | Sysno::pselect6
     )
 }

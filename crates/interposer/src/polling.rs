@@ -323,6 +323,33 @@ pub(crate) unsafe fn epoll_wait(
     }
 }
 
+/// epoll_pwait2(2).
+pub(crate) unsafe fn epoll_pwait2(
+    ep: c_int,
+    events: *mut libc::epoll_event,
+    max: c_int,
+    timeout: *const timespec,
+    mask: *const sigset_t,
+) -> c_int {
+    let me = begin(Op::EpollWait);
+    let Some(epoll) = virtual_of(me, ep) else {
+        // SAFETY: same contract; nobody may wait in the kernel.
+        return raw::ret(unsafe { sys!(Sysno::epoll_pwait, ep, events, max, 0, mask, 8) }) as c_int;
+    };
+    if max <= 0 {
+        return fail(libc::EINVAL);
+    }
+    // SAFETY: same contract.
+    unsafe {
+        match deadline(timeout) {
+            Ok(deadline) => signals::with_mask(mask, || {
+                epoll_until(me, epoll, events, max as usize, deadline)
+            }),
+            Err(code) => fail(code),
+        }
+    }
+}
+
 unsafe fn epoll_until(
     me: Slot,
     epoll: DescId,

@@ -32,6 +32,8 @@ pub(crate) enum Unsupported {
     Stop = 21,
     /// A signal from outside of the replica: it is dropped.
     OutsideSignal = 22,
+    /// splice(2) and its like on a virtual object: EINVAL.
+    Splice = 23,
 }
 
 /// Counts one use.

@@ -3,10 +3,11 @@
 use crate::boundary::Effects;
 use crate::fds::{blocking, nonblocking, size, virtual_of};
 use crate::raw::{self, fail, sys};
+use crate::refuse::{self, Unsupported};
 use crate::turn::{Op, begin};
 use crate::world::vkernel;
 use crate::{ancillary, files, inotify, random, signalfd};
-use core::ffi::{c_int, c_void};
+use core::ffi::{c_int, c_ulong, c_void};
 use crane_scheduler::Slot;
 use crane_vkernel::{DescId, Dir, Gather, Kind, Scatter};
 use libc::{iovec, off_t, size_t, ssize_t};
@@ -283,4 +284,84 @@ pub(crate) unsafe fn sendfile(
         }
     }
     sent as ssize_t
+}
+
+/// preadv2(2); `at` -1 is the file's own position, the only one that a virtual
+/// object has.
+pub(crate) unsafe fn preadv(
+    fd: c_int,
+    iov: *const iovec,
+    count: c_int,
+    at: off_t,
+    flags: c_int,
+) -> ssize_t {
+    let me = begin(Op::Read);
+    let ours = virtual_of(me, fd);
+    if let (Some(desc), -1, 0) = (ours, at, flags) {
+        // SAFETY: same contract.
+        return match unsafe { parts(iov, count) } {
+            // SAFETY: same contract.
+            Ok(iov) => unsafe { read_parts(me, fd, desc, iov) },
+            Err(code) => fail(code) as ssize_t,
+        };
+    }
+    if ours.is_some() {
+        return fail(if at == -1 {
+            libc::EOPNOTSUPP
+        } else {
+            libc::ESPIPE
+        }) as ssize_t;
+    }
+    // SAFETY: same contract. (The second half of the offset is for 32 bits.)
+    raw::ret(unsafe { sys!(Sysno::preadv2, fd, iov, count, at, 0, flags) })
+}
+
+/// pwritev2(2).
+pub(crate) unsafe fn pwritev(
+    fd: c_int,
+    iov: *const iovec,
+    count: c_int,
+    at: off_t,
+    flags: c_int,
+) -> ssize_t {
+    let me = begin(Op::Write);
+    let ours = virtual_of(me, fd);
+    if let (Some(desc), -1, 0) = (ours, at, flags) {
+        // SAFETY: same contract.
+        return match unsafe { parts(iov, count) } {
+            // SAFETY: same contract.
+            Ok(iov) => unsafe { write_parts(me, desc, iov, nonblocking(desc), None, false) },
+            Err(code) => fail(code) as ssize_t,
+        };
+    }
+    if ours.is_some() {
+        return fail(if at == -1 {
+            libc::EOPNOTSUPP
+        } else {
+            libc::ESPIPE
+        }) as ssize_t;
+    }
+    // SAFETY: same contract.
+    let n = raw::ret(unsafe { sys!(Sysno::pwritev2, fd, iov, count, at, 0, flags) });
+    if me != 0 && n > 0 {
+        files::touched(fd);
+    }
+    n
+}
+
+/// Calls that move bytes inside the kernel: between real files only. A virtual
+/// object has none there; the error is the one that says so, and programs then
+/// read and write.
+pub(crate) unsafe fn moved(call: Sysno, ends: [c_int; 2], a: [c_ulong; 6]) -> ssize_t {
+    let me = begin(Op::Send);
+    if ends.into_iter().any(|fd| virtual_of(me, fd).is_some()) {
+        refuse::count(Unsupported::Splice);
+        return fail(libc::EINVAL) as ssize_t;
+    }
+    // SAFETY: the caller's contract for this call.
+    let n = raw::ret(unsafe { sys!(call, a[0], a[1], a[2], a[3], a[4], a[5]) });
+    if me != 0 && n > 0 {
+        files::touched(ends[1]);
+    }
+    n
 }
