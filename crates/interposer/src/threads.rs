@@ -5,6 +5,10 @@
 //! race with whoever runs next, and through the choice of an arena such a race
 //! reaches the server's answers.
 
+mod ends;
+
+pub(crate) use ends::{await_leavers, detach, join};
+
 use crate::raw::sys;
 use crate::real::real;
 use crate::turn::{self, Op, begin};
@@ -12,8 +16,7 @@ use crate::world::world;
 use crate::{cancel, mutex, raw, refuse, tls};
 use core::ffi::{c_int, c_void};
 use core::sync::atomic::{AtomicU32, Ordering};
-use crane_channel::futex;
-use crane_scheduler::{Slot, Wake};
+use crane_scheduler::Slot;
 use syscalls::Sysno;
 
 /// A thread's record, by slot. All-zero is a free one.
@@ -293,54 +296,11 @@ fn end(me: Slot) {
     w.processes[process].leavers = me;
     mutex::owners_died();
     crate::dynamic::abandon(me);
-    turn::wake_all(end_key(me));
+    turn::wake_all(ends::end_key(me));
     tls::set_slot(0);
     // The slot stays taken, as a thread that is blocked for ever, until joined.
     w.scheduler.block(0, None);
     turn::leave();
-}
-
-fn end_key(slot: Slot) -> u64 {
-    0x54 << 56 | u64::from(slot)
-}
-
-/// The new holder of the turn waits, in real time, until threads of its own
-/// process that left have ended. (Those of other processes touch only their
-/// own memory.)
-pub(crate) fn await_leavers(me: Slot) {
-    let w = world();
-    let process = w.threads[me as usize].process as usize;
-    while w.processes[process].leavers != 0 {
-        let slot = w.processes[process].leavers;
-        let t = &mut w.threads[slot as usize];
-        w.processes[process].leavers = t.next_leaver;
-        // SAFETY: the thread has not been joined, so its structure still exists;
-        // the kernel writes the word as a 32-bit futex (set_tid_address(2)).
-        let word = unsafe { AtomicU32::from_ptr(t.tid_word as *mut u32) };
-        loop {
-            let tid = word.load(Ordering::Acquire);
-            if tid == 0 {
-                break;
-            }
-            futex::wait(word, tid);
-        }
-        if t.detached != 0 {
-            retire(slot);
-        }
-    }
-}
-
-/// Gives an ended thread's resources and its slot back.
-fn retire(slot: Slot) {
-    let handle = world().threads[slot as usize].handle;
-    let me = tls::slot();
-    world().threads[me as usize].pinned += 1;
-    // SAFETY: the thread was created joinable, has ended, and is joined once.
-    unsafe { (real().pthread_join)(handle, core::ptr::null_mut()) };
-    let w = world();
-    w.threads[me as usize].pinned -= 1;
-    w.threads[slot as usize].handle = 0;
-    w.scheduler.remove(slot);
 }
 
 pub(crate) fn find(thread: libc::pthread_t) -> Option<Slot> {
@@ -350,72 +310,6 @@ pub(crate) fn find(thread: libc::pthread_t) -> Option<Slot> {
         let t = &w.threads[slot as usize];
         t.handle == thread && t.process == process && w.scheduler.exists(slot)
     })
-}
-
-/// pthread_join(3), with a deadline in virtual nanoseconds (None: no limit;
-/// 0: do not wait).
-pub(crate) unsafe fn join(
-    thread: libc::pthread_t,
-    result: *mut *mut c_void,
-    deadline: Option<u64>,
-) -> c_int {
-    let me = begin(Op::ThreadJoin);
-    let Some(slot) = find(thread) else {
-        return libc::ESRCH;
-    };
-    let t = &world().threads[slot as usize];
-    if deadline == Some(0) && t.ended == 0 {
-        return libc::EBUSY;
-    }
-    if slot == me {
-        return libc::EDEADLK;
-    }
-    if t.detached != 0 || is_joiner(t.joiner, slot) {
-        return libc::EINVAL;
-    }
-    if is_joiner(slot, me) {
-        return libc::EDEADLK;
-    }
-    while world().threads[slot as usize].ended == 0 {
-        world().threads[slot as usize].joiner = me;
-        if turn::wait(me, end_key(slot), deadline) == Wake::TimedOut {
-            world().threads[slot as usize].joiner = 0;
-            return libc::ETIMEDOUT;
-        }
-    }
-    if !result.is_null() {
-        // SAFETY: the caller passes a valid place for the result.
-        unsafe { *result = world().threads[slot as usize].result as *mut c_void };
-    }
-    retire(slot);
-    0
-}
-
-/// Whether thread `joiner` really waits for the end of thread `slot`: one that
-/// was cancelled while it did is noted still.
-fn is_joiner(joiner: Slot, slot: Slot) -> bool {
-    joiner != 0 && world().scheduler.waits_for(joiner) == Some(end_key(slot))
-}
-
-/// pthread_detach(3).
-pub(crate) fn detach(thread: libc::pthread_t) -> c_int {
-    begin(Op::ThreadDetach);
-    let Some(slot) = find(thread) else {
-        return libc::ESRCH;
-    };
-    let t = &mut world().threads[slot as usize];
-    if t.detached != 0 {
-        return libc::EINVAL;
-    }
-    if is_joiner(t.joiner, slot) {
-        return 0;
-    }
-    let t = &mut world().threads[slot as usize];
-    t.detached = 1;
-    if t.ended != 0 {
-        retire(slot);
-    }
-    0
 }
 
 /// pthread_exit(3): the result is noted, the C library unwinds and runs the
