@@ -9,8 +9,9 @@
 
 static pthread_mutex_t m = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t c = PTHREAD_COND_INITIALIZER;
-static sem_t s, never;
+static sem_t never;
 static pthread_t target;
+static volatile bool asked;
 
 struct Says {
     const char *what;
@@ -23,9 +24,11 @@ static void unlocks(void *) { code("cleanup unlocks", pthread_mutex_unlock(&m));
 // Starts a thread, cancels it when it waits, and says how it ended.
 static void cancelled(void *(*f)(void *), void *argument = NULL) {
     void *ended = NULL;
+    asked = false;
     NEED(pthread_create(&target, NULL, f, argument) == 0);
     settle();
     NEED(pthread_cancel(target) == 0);
+    asked = true;
     CODE(pthread_join(target, &ended));
     RESULT(ended == PTHREAD_CANCELED);
 }
@@ -106,7 +109,7 @@ static void *waits_join(void *thread) {
 }
 
 static void *sleeps_a_while(void *) {
-    usleep(100000);
+    usleep(1000000);
     return (void *)6;
 }
 
@@ -158,8 +161,8 @@ static void *disables(void *) {
     int old = -1;
     CODE(pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &old));
     RESULT(old);
-    sem_post(&s);
-    usleep(80000);
+    while (!asked)
+        usleep(1000);
     say("still here");
     CODE(pthread_setcancelstate(PTHREAD_CANCEL_ENABLE, &old));
     RESULT(old);
@@ -169,10 +172,7 @@ static void *disables(void *) {
     return NULL;
 }
 
-CASE(disabled) {
-    sem_init(&s, 0, 0);
-    cancelled(disables);
-}
+CASE(disabled) { cancelled(disables); }
 
 static void *spins(void *) {
     int old = -1;

@@ -214,7 +214,7 @@ CASE(private_memory_by_the_shared_operation) {
     word = 0;
     pid_t child = fork();
     if (child == 0) {
-        struct timespec at = {0, 80000000};
+        struct timespec at = {1, 0};
         long got = futex(&word, FUTEX_WAIT, 0, &at, NULL, 0);
         call_result("the child's wait", got);
         _exit(0);
