@@ -251,10 +251,17 @@ def test_it_works_without_root(place: Place) -> None:
     if python is None:
         pytest.skip("needs a Python that every user may run")
     shutil.copytree(SOURCE / "crane", place.base / "source" / "crane")
+    (place.base / "copy").mkdir()
+    (place.base / "copy" / "old").write_text("old")
     for path in [place.base, *place.base.rglob("*")]:
         os.chown(path, NOBODY, NOBODY)
     reports, write = os.pipe()
-    spec = place.spec("id -u; echo $$; touch /usr/x; grep CapEff /proc/self/status; hostname")
+    spec = place.spec(
+        "id -u; echo $$; touch /usr/x; grep CapEff /proc/self/status; hostname;"
+        " cat /srv/old; echo; echo new > /srv/new; cat /srv/new; echo x > /etc/passwd || echo no",
+        private=[("/srv", "../copy")],
+        shared=[("/etc", False)],
+    )
     keeper = subprocess.Popen(
         [python, "-m", "crane.sandbox"],
         stdin=subprocess.PIPE,
@@ -275,7 +282,10 @@ def test_it_works_without_root(place: Place) -> None:
     if found[-1]["event"] == "failed" and "namespaces" in found[-1]["message"]:
         pytest.skip(found[-1]["message"])
     assert names(found) == ["init", "server", "ended"]
-    assert place.said().split() == [str(NOBODY), "1000", "CapEff:", "0" * 16, "shop"]
+    said = [one for one in place.said().splitlines() if not one.startswith("sh:")]
+    status = f"CapEff:\t{'0' * 16}"
+    assert said == [str(NOBODY), "1000", status, "shop", "old", "new", "no"]
+    assert not (place.base / "copy" / "new").exists()
 
 
 def test_starting_is_quick(place: Place) -> None:
