@@ -62,6 +62,9 @@ class Http(Client):
             self.connection.request(method, path, body)
             answer = self.connection.getresponse()
             data = answer.read()
+            if answer.getheader("Content-Length") is None and not answer.chunked:
+                # The library takes headers that were cut off for whole ones.
+                raise http.client.IncompleteRead(data)
         except http.client.HTTPException as error:
             # A connection that ended in the middle of an answer.
             self.connection.close()
