@@ -139,6 +139,7 @@ CASE(flock_between_processes) {
 CASE(lockf_in_all_forms) {
     int fd = open("locked", O_RDWR);
     CALL(lockf(fd, F_LOCK, 10));
+    CALL(lockf(fd, F_TEST, 10));
     pid_t child = fork();
     if (child == 0) {
         CALL(lockf(fd, F_TEST, 10));
@@ -146,7 +147,6 @@ CASE(lockf_in_all_forms) {
         LATE(lockf(fd, F_LOCK, 10));
         _exit(0);
     }
-    CALL(lockf(fd, F_TEST, 10));
     settle();
     CALL(lockf(fd, F_ULOCK, 10));
     join(child);

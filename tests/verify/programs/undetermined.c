@@ -1,6 +1,6 @@
-/* A line server with a planted fault: something of it depends on the processor's
- * own clock, which is no input of the log. The fault shows from the hundredth
- * line on.
+/* A line server with a planted fault: something of it depends on the machine's
+ * clock, which is no input of the log and which it asks for by a system call of
+ * its own. The fault shows from the hundredth line on.
  *
  *     undetermined PORT none|order|lock|answer|file
  */
@@ -9,6 +9,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -17,9 +19,13 @@ static int lines;
 
 static unsigned coin(void)
 {
-    unsigned low, high;
-    __asm__ volatile("rdtsc" : "=a"(low), "=d"(high));
-    return (low >> 6) & 1;
+    struct timespec now;
+    long code;
+    __asm__ volatile("syscall"
+                     : "=a"(code)
+                     : "0"(SYS_clock_gettime), "D"(CLOCK_MONOTONIC), "S"(&now)
+                     : "rcx", "r11", "memory");
+    return code == 0 && (now.tv_nsec >> 6) & 1;
 }
 
 __attribute__((noinline)) void the_usual_way(void)
