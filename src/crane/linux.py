@@ -36,6 +36,9 @@ ADDR_NO_RANDOMIZE = 0x0004_0000
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NO_NEW_PRIVS = 38
 _SYS_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
+_SYS_RT_SIGACTION = {"x86_64": 13, "aarch64": 134}
+_SIGNALS = 64
+_UNCHANGEABLE = (9, 19)  # SIGKILL, SIGSTOP
 _SIOCGIFFLAGS = 0x8913
 _SIOCSIFFLAGS = 0x8914
 _IFF_UP = 0x1
@@ -109,6 +112,19 @@ def set_parent_death_signal(signal: int) -> None:
     not noticed, so callers compare ``os.getppid()`` afterwards.
     """
     _check(_libc.prctl(_PR_SET_PDEATHSIG, signal, 0, 0, 0), "prctl(PR_SET_PDEATHSIG)")
+
+
+def default_signals() -> None:
+    """Give every signal its default disposition, which programs that follow inherit.
+
+    Also those that the C library keeps for itself: it ignores them in what it spawns.
+    """
+    default = ctypes.create_string_buffer(32)
+    number = _SYS_RT_SIGACTION[os.uname().machine]
+    for signal in range(1, _SIGNALS + 1):
+        if signal not in _UNCHANGEABLE:
+            done = _libc.syscall(number, signal, default, None, ctypes.c_size_t(8))
+            _check(done, "rt_sigaction")
 
 
 def set_no_new_privileges() -> None:

@@ -276,9 +276,8 @@ def _exec(spec: Spec, failed: int) -> NoReturn:
         linux.personality(linux.ADDR_NO_RANDOMIZE)
         # Setuid helpers would drop the interposer; now their bit has no effect.
         linux.set_no_new_privileges()
-        # Python ignores these two, and an ignored signal stays ignored.
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-        signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+        # An ignored signal stays ignored: Python ignores some, nohup and shells others.
+        linux.default_signals()
         signal.pthread_sigmask(signal.SIG_SETMASK, set())
         step = f"execute {spec.program}"
         os.execve(spec.program, spec.argv, spec.env)

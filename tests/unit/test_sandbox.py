@@ -149,6 +149,15 @@ def test_signals_addresses_and_privileges_are_as_agreed(place: Place) -> None:
     assert stdin == "/dev/null"
 
 
+def test_signals_that_the_starter_ignored_are_not_ignored(place: Place) -> None:
+    kept = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        place.run("grep -E 'SigIgn' /proc/self/status | cut -f2")
+    finally:
+        signal.signal(signal.SIGHUP, kept)
+    assert int(place.said(), 16) == 0
+
+
 def test_a_crash_takes_the_rest_with_it(place: Place) -> None:
     reports = place.run("sleep 300 & kill -SEGV $$")
     assert reports[-1] == {"event": "ended", "code": -signal.SIGSEGV}
