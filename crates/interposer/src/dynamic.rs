@@ -142,7 +142,7 @@ fn key(process: u32) -> u64 {
 }
 
 /// Waits until no other thread of the process is in the linker.
-fn await_linker(me: Slot) {
+pub(crate) fn await_linker(me: Slot) {
     if me == 0 {
         return;
     }

@@ -327,6 +327,8 @@ pub(crate) unsafe fn exit(result: *mut c_void) -> ! {
 pub(crate) unsafe fn unwind(me: Slot, result: *mut c_void) -> ! {
     if me != 0 {
         cancel::ends(me);
+        // The C library loads the unwinder the first time.
+        crate::dynamic::await_linker(me);
         world().threads[me as usize].result = result as u64;
         arm_exit_key();
     }

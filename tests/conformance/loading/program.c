@@ -56,6 +56,19 @@ static void *asks(void *unused) {
     return unused;
 }
 
+static void *exits(void *unused) {
+    usleep(2000);
+    pthread_exit(unused);
+}
+
+CASE(exit_while_another_loads) {
+    pthread_t t, loading;
+    NEED(pthread_create(&loading, NULL, loads, NULL) == 0);
+    NEED(pthread_create(&t, NULL, exits, NULL) == 0);
+    NEED(pthread_join(t, NULL) == 0);
+    NEED(pthread_join(loading, NULL) == 0);
+}
+
 CASE(alone) {
     loads(NULL);
     iterates(NULL);
