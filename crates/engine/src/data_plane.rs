@@ -29,6 +29,7 @@ use crane_consensus::{Node, RealDisk, Role, Standing};
 use crane_gateway::clients::{self, Accepted, Clients};
 use crane_gateway::datagrams::{self, Datagrams};
 use crane_gateway::listeners::Listeners;
+use crane_gateway::unix::{self, UnixListeners};
 use mio::event::Event;
 use mio::{Events, Poll, Token};
 use serde_json::json;
@@ -60,6 +61,10 @@ pub struct DataPlane<'a> {
     clients: Clients,
     listeners: Listeners,
     datagrams: Datagrams,
+    unix: UnixListeners,
+    /// Where else clients reach the server, and since when, until it is told
+    /// because the server opens no TCP port.
+    besides: Option<(Instant, String)>,
     leading: Leading,
     gateways: Gateways,
     comparing: Comparing,
@@ -116,6 +121,8 @@ impl<'a> DataPlane<'a> {
             clients: Clients::new(config.id, 0, shared.table.clone()),
             listeners: Listeners::new(config.listen_host, config.port_map.clone()),
             datagrams: Datagrams::new(config.listen_host, config.port_map.clone()),
+            besides: None,
+            unix: UnixListeners::new(config.log_dir.with_file_name("sockets")),
             leading: Leading::default(),
             gateways: Gateways::new(config.id),
             comparing: Comparing::new(),
@@ -209,6 +216,10 @@ impl<'a> DataPlane<'a> {
             self.shared.alarm.fired();
         } else if datagrams::is_datagram(token) {
             self.datagrams_ready(token);
+        } else if unix::is_unix(token) {
+            let registry = self.poll.registry();
+            let accepted = self.clients.accept_unix(token, &self.unix, registry);
+            self.note_accepted(accepted);
         } else if token == PEER_LISTENER {
             self.core.peers.accept(self.poll.registry());
         } else if token.0 >= LINK_TOKENS {
@@ -241,6 +252,7 @@ impl<'a> DataPlane<'a> {
                         self.note_listening(address.port(), real);
                     }
                 }
+                Work::ListenUnix { listener, address } => self.listen_unix(listener, address),
                 Work::DatagramOpen { socket, address } => self.datagram_open(socket, address),
                 Work::DatagramGroup {
                     socket,
@@ -255,7 +267,7 @@ impl<'a> DataPlane<'a> {
                 } => self.datagram_send(route, socket, &to, &bytes),
                 Work::DatagramClose(socket) => self.datagrams.withdraw(socket),
                 Work::Unlisten(listener) => {
-                    if self.listeners.withdraw(listener) {
+                    if !self.unix.withdraw(listener) && self.listeners.withdraw(listener) {
                         self.figure_listening();
                     }
                 }
@@ -266,6 +278,7 @@ impl<'a> DataPlane<'a> {
                 Work::ServerGone => {
                     self.listeners.close();
                     self.datagrams.close();
+                    self.unix.close();
                     self.figure_listening();
                     self.clients.close_all();
                     self.hand_over();
@@ -435,6 +448,7 @@ impl<'a> DataPlane<'a> {
         self.core.peers.tick(self.poll.registry());
         self.gateways.check(&mut self.leading, &self.core.peers);
         self.comparing.tick(self.shared, &mut self.core.peers);
+        self.tell_besides(now);
         self.offer_again(now);
         self.watch_leading(now);
         if self.starved_since.is_some() {

@@ -11,8 +11,8 @@ use crane_channel::layout::{LOG_RING_LEN, NO_DEADLINE, State};
 use crane_channel::output::Output;
 use crane_channel::ring::Consumer;
 use crane_channel::segment::Segment;
-use crane_gateway::address;
 use crane_gateway::connection::Connection;
+use crane_gateway::{address, unix};
 use serde_json::json;
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
@@ -109,8 +109,14 @@ impl<'a> OutputThread<'a> {
                 listener, address, ..
             } => match address::parse(address) {
                 Some(address) => self.shared.inbox.add(Work::Listen { listener, address }),
+                None if unix::path_of(address).is_some() => {
+                    self.shared.inbox.add(Work::ListenUnix {
+                        listener,
+                        address: address.to_vec(),
+                    });
+                }
                 None => self.shared.notices.warn(
-                    "the server listens on an address that is not an internet address; \
+                    "the server listens on an address that is neither an internet address nor a path; \
                      clients cannot reach it through Crane",
                 ),
             },

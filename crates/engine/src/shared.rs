@@ -32,6 +32,13 @@ pub enum Work {
         /// The bound address.
         address: SocketAddr,
     },
+    /// The server listens on a Unix socket that has a path.
+    ListenUnix {
+        /// Listener id.
+        listener: u32,
+        /// The bound address as raw sockaddr bytes.
+        address: Vec<u8>,
+    },
     /// The server closed a listening socket.
     Unlisten(u32),
     /// The server bound a datagram socket.

@@ -3,6 +3,7 @@
 use crate::connection::{Connection, ConnectionTable, Effects};
 use crate::listeners::{LISTENER_TOKENS, Listeners};
 use crate::stream::EventStream;
+use crate::unix::UnixListeners;
 use crate::{READ_CHUNK, UNACKNOWLEDGED_LIMIT};
 use crane_channel::epoch::{ConnId, Event};
 use mio::net::TcpStream;
@@ -176,6 +177,43 @@ impl Clients {
             return;
         };
         let _ = socket.set_nodelay(true);
+        let (local, peer) = (target.local.as_bytes(), target.peer.as_bytes());
+        self.enter(socket, target.listener, local, peer, registry);
+    }
+
+    /// Accepts clients that wait at the Unix socket of `token`.
+    pub fn accept_unix(
+        &mut self,
+        token: Token,
+        listeners: &UnixListeners,
+        registry: &Registry,
+    ) -> Accepted {
+        /// Raw address of a client without a name.
+        const UNNAMED: [u8; 2] = rustix::net::AddressFamily::UNIX.as_raw().to_ne_bytes();
+        // All of them: the system reports changes only.
+        loop {
+            match listeners.accept(token) {
+                Ok((socket, listener, local)) => {
+                    self.enter(socket, listener, local, &UNNAMED, registry);
+                }
+                Err(Errno::AGAIN) => return Accepted::Going,
+                Err(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => {
+                    return Accepted::NoDescriptors;
+                }
+                // The client went away before it was accepted.
+                Err(_) => {}
+            }
+        }
+    }
+
+    fn enter(
+        &mut self,
+        socket: TcpStream,
+        listener: u32,
+        local: &[u8],
+        peer: &[u8],
+        registry: &Registry,
+    ) {
         let index = self.free.pop().unwrap_or_else(|| {
             self.slots.push(Slot::default());
             (self.slots.len() - 1) as u32
@@ -212,9 +250,9 @@ impl Clients {
         });
         self.stream.push(&Event::Connect {
             conn: id,
-            listener: target.listener,
-            local: target.local.as_bytes(),
-            peer: target.peer.as_bytes(),
+            listener,
+            local,
+            peer,
         });
     }
 

@@ -10,7 +10,8 @@
 //! * [`listeners`]: which real port stands for which listening socket of the server;
 //! * [`connection`]: one client's socket and the output waiting for it;
 //! * [`clients`]: all of them, their reading side and their windows;
-//! * [`datagrams`]: the real UDP sockets behind those of the server.
+//! * [`datagrams`]: the real UDP sockets behind those of the server;
+//! * [`unix`]: the real Unix sockets behind those of the server.
 //!
 //! Nothing here knows consensus; nothing blocks.
 
@@ -22,6 +23,7 @@ pub mod entry;
 pub mod filter;
 pub mod listeners;
 pub mod stream;
+pub mod unix;
 
 /// Bytes read from a client at a time, and so the longest `Data` event.
 pub const READ_CHUNK: usize = 64 << 10;

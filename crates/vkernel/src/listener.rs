@@ -77,6 +77,10 @@ impl VKernel {
         self.streams[id].shut = 0;
         self.listeners[id].backlog = backlog;
         let local = self.socks[id].local;
+        // Messages with boundaries have no way through a gateway.
+        if self.streams[id].state & state::FRAMED != 0 {
+            return Ok(());
+        }
         host.listen(self.listener_id(desc), local.as_bytes(), backlog);
         Ok(())
     }

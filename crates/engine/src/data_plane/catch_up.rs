@@ -67,6 +67,7 @@ impl DataPlane<'_> {
             }
         }
         self.enable_datagrams();
+        self.enable_unix();
         Ok(())
     }
 

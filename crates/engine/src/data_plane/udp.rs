@@ -1,10 +1,15 @@
-//! The data plane's part in datagrams.
+//! The data plane's part in datagrams and Unix sockets.
 
 use super::DataPlane;
 use crane_gateway::datagrams::{Sender, gateway_word};
 use mio::Token;
 use serde_json::json;
 use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// How long a server may take to open its TCP port after others.
+const BESIDES_AFTER: Duration = Duration::from_secs(2);
 
 impl DataPlane<'_> {
     /// Reads what arrived at a socket.
@@ -58,7 +63,45 @@ impl DataPlane<'_> {
         }
     }
 
-    fn note_datagrams(&self, port: u16, real: SocketAddr) {
+    pub(super) fn listen_unix(&mut self, listener: u32, address: Vec<u8>) {
+        let opened = self.unix.announce(listener, address, self.poll.registry());
+        self.note_unix(opened.transpose());
+    }
+
+    /// From now on clients reach the server's Unix sockets.
+    pub(super) fn enable_unix(&mut self) {
+        for opened in self.unix.enable(self.poll.registry()) {
+            self.note_unix(Some(opened));
+        }
+    }
+
+    fn note_unix(&mut self, opened: Option<Result<PathBuf, String>>) {
+        match opened {
+            Some(Ok(path)) => {
+                let path = path.display().to_string();
+                self.besides
+                    .get_or_insert_with(|| (Instant::now(), path.clone()));
+                self.shared.notices.add("unix", json!({ "path": path }));
+            }
+            Some(Err(why)) => self.shared.notices.warn(why),
+            None => {}
+        }
+    }
+
+    /// A server without a TCP port serves where it listens otherwise.
+    pub(super) fn tell_besides(&mut self, now: Instant) {
+        let due = |(since, _): &mut (Instant, String)| now > *since + BESIDES_AFTER;
+        if let Some((_, address)) = self.besides.take_if(due)
+            && self.listeners.addresses().next().is_none()
+        {
+            let told = json!({ "port": 0, "address": address });
+            self.shared.notices.add("listening", told);
+        }
+    }
+
+    fn note_datagrams(&mut self, port: u16, real: SocketAddr) {
+        self.besides
+            .get_or_insert_with(|| (Instant::now(), format!("{real}/udp")));
         self.shared.notices.add(
             "datagrams",
             json!({ "port": port, "address": real.to_string() }),
