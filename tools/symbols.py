@@ -48,7 +48,7 @@ FAMILIES = {
     "descriptors": r"p?readv?2?|p?readv64v2|p?writev?2?|pwritev64v2|close|close_range|closefrom"
     r"|dup[23]?|fcntl|ioctl|pipe2?|(vm)?splice|tee|copy_file_range|sendfile"
     r"|open|openat2?|creat|fopen|freopen|fdopen|fclose|fcloseall|open_by_handle_at|ftruncate"
-    r"|truncate|fallocate|posix_fallocate",
+    r"|truncate|fallocate|posix_fallocate|f(data)?sync|syncfs|msync|sync_file_range|sync",
     "files": r"[lf]?x?stat|fx?statat|statx|f?statv?fs|opendir|fdopendir|readdir.*"
     r"|scandir.*|getdents|f?utimes?.*|lutimes|getdirentries|dlopen|dlsym|dlvsym|syscall|uname",
 }

@@ -7,6 +7,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -81,6 +82,36 @@ def test_a_thread_that_spins_on_memory_lets_the_others_run(spinner: Cluster) -> 
         assert sets.recv(9) == b"set\n"
         assert spins.recv(9) == b"seen\n"
     spinner.must_settle()
+
+
+def test_others_go_on_while_a_thread_syncs_a_file(
+    clusters: Callable[..., Cluster], program: Path
+) -> None:
+    port = free_port()
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as shared:
+        command = [str(program), f"{shared}/file", str(port)]
+        cluster = clusters(command, port, options=["--share", f"{shared}:rw"])
+        cluster.start()
+        living = cluster.follower()
+        with (
+            socket.create_connection((f"127.0.0.{living}", port), timeout=20) as syncs,
+            socket.create_connection((f"127.0.0.{living}", port), timeout=20) as asks,
+        ):
+            for turn in range(4):
+                syncs.sendall(b"sync\n")
+                if turn == 3:
+                    # Whoever leads next says where the call comes back.
+                    cluster.kill(cluster.leader())
+                for _ in range(3):
+                    asks.sendall(b"ping\n")
+                    assert asks.recv(9) == b"pong\n"
+                assert syncs.recv(9) == b"synced\n"
+        threads = cluster.crane("status", "--threads").stdout
+        assert "Sync" not in threads
+        wait_for(
+            "the same on both replicas",
+            lambda: all(row["agrees"] for row in cluster.rows() if row["state"] == "running"),
+        )
 
 
 def test_a_process_killed_with_the_turn_ends_its_replica(spinner: Cluster) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,16 @@ def test_the_time_stamp_counter_is_virtual(tmp_path: Path) -> None:
     work.mkdir()
     options = ["--runs", "3", "--load", load("counter_load.py", 40, 0)]
     identical(verify(work, options, [str(program), "7000"], tmp_path), 3)
+
+
+def test_threads_that_leave_the_schedule_come_back_by_agreement(tmp_path: Path) -> None:
+    program = _spinner(tmp_path)
+    work = tmp_path / "work"
+    work.mkdir()
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as shared:
+        options = ["--runs", "3", "--share", f"{shared}:rw"]
+        options += ["--load", load("sync_load.py", 6, 2)]
+        identical(verify(work, options, [str(program), f"{shared}/file", "7000"], tmp_path), 3)
 
 
 def test_redis_with_io_threads(tmp_path: Path) -> None:

@@ -115,6 +115,14 @@ pub enum Event<'a> {
         /// Number as in signal(7).
         number: u32,
     },
+    /// A call that left the schedule has returned. Any gateway may say so, and
+    /// several: the first counts.
+    Complete {
+        /// The operation's number.
+        operation: u32,
+        /// 0, or a negative error number.
+        result: i32,
+    },
 }
 
 const CONNECT: u8 = 1;
@@ -125,6 +133,7 @@ const DRAINED: u8 = 5;
 const GATEWAY_DOWN: u8 = 6;
 const SIGNAL: u8 = 7;
 const DATAGRAM: u8 = 16;
+const COMPLETE: u8 = 24;
 
 /// Bytes of an event before its payload.
 pub const EVENT_HEADER: usize = 16;
@@ -144,6 +153,7 @@ impl Event<'_> {
                 Event::Drained { .. } => 8,
                 Event::GatewayDown { .. } => 8,
                 Event::Signal { .. } => 4,
+                Event::Complete { .. } => 8,
                 Event::Eof { .. } | Event::Reset { .. } => 0,
             }
     }
@@ -159,6 +169,7 @@ impl Event<'_> {
             Event::Datagram { conn, .. } => (DATAGRAM, conn),
             Event::GatewayDown { .. } => (GATEWAY_DOWN, ConnId(0)),
             Event::Signal { .. } => (SIGNAL, ConnId(0)),
+            Event::Complete { .. } => (COMPLETE, ConnId(0)),
         };
         let len = (self.encoded_len() - EVENT_HEADER) as u32;
         put(&[kind, 0, 0, 0]);
@@ -199,6 +210,10 @@ impl Event<'_> {
                 put(&incarnation.to_le_bytes());
             }
             Event::Signal { number } => put(&number.to_le_bytes()),
+            Event::Complete { operation, result } => {
+                put(&operation.to_le_bytes());
+                put(&result.to_le_bytes());
+            }
             Event::Eof { .. } | Event::Reset { .. } => {}
         }
     }
@@ -474,6 +489,10 @@ fn read_event<'a>(cursor: &mut Cursor<'a>) -> Result<Event<'a>, Malformed> {
         SIGNAL => Event::Signal {
             number: body.u32()?,
         },
+        COMPLETE => Event::Complete {
+            operation: body.u32()?,
+            result: body.u32()? as i32,
+        },
         _ => return Err(Malformed { offset: start }),
     };
     if body.at != len {
@@ -546,6 +565,10 @@ mod tests {
                 incarnation: 12,
             },
             Event::Signal { number: 15 },
+            Event::Complete {
+                operation: 7,
+                result: -5,
+            },
             Event::Datagram {
                 conn: ConnId::new(2, 7, 0),
                 socket: 65_543,

@@ -16,7 +16,7 @@ pub const SEGMENT_PATH: &str = "/.crane/seg";
 pub const MAGIC: u64 = u64::from_le_bytes(*b"CRANESEG");
 
 /// Version of the layout; both sides must have been built with the same.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// Bytes of the log ring, a power of two.
 pub const LOG_RING_LEN: usize = 32 << 20;
@@ -131,7 +131,13 @@ pub struct ThreadCard {
     pub pid: AtomicU32,
     /// Code of its last scheduled operation.
     pub operation: AtomicU32,
-    _pad: u32,
+    /// Number of the operation for which it left the schedule; 0: it has not.
+    pub outside: AtomicU32,
+    /// That number, once its call has returned.
+    pub returned: AtomicU32,
+    /// The call's result: 0 or a negative error number.
+    pub result: AtomicU32,
+    _pad: [u32; 2],
 }
 
 /// Bit of [`Header::watch`]: record every operation in the trace file, see the
@@ -215,6 +221,8 @@ pub struct Header {
     pub spins: AtomicU64,
     /// Non-zero: such a thread passes the turn on. Written by the node.
     pub preempt: AtomicU32,
+    /// Calls out of the schedule that have returned so far.
+    pub returned: AtomicU32,
     /// Counts of calls let through or refused because they are not supported,
     /// indexed by the interposer's table of such calls.
     pub unsupported: [AtomicU32; UNSUPPORTED_SLOTS],

@@ -21,6 +21,7 @@ use crate::message::ToGateway;
 use crate::pace::{Calm, Pace, TICK};
 use crate::peers::{Arrival, LINK_TOKENS, PEER_LISTENER, Peers};
 use crate::publish::Publisher;
+use crate::returns::Returns;
 use crate::shared::{Shared, Work, lock};
 use crate::watch::{Finding, Watch};
 use catch_up::CatchUp;
@@ -72,6 +73,7 @@ pub struct DataPlane<'a> {
     pace: Pace,
     watch: Watch,
     budget: Budget,
+    returns: Returns,
     chores_at: Instant,
     /// An entry that consensus was too busy to take.
     held: Option<Proposal>,
@@ -130,6 +132,7 @@ impl<'a> DataPlane<'a> {
             pace: Pace::new(now),
             watch: Watch::new(now),
             budget: Budget::new(config.budget),
+            returns: Returns::default(),
             chores_at: now,
             held: None,
             acknowledged_at: now,
@@ -196,6 +199,7 @@ impl<'a> DataPlane<'a> {
         self.take_arrivals()?;
         self.tick();
         self.watch_program();
+        self.take_returns();
         self.agree()?;
         self.check_caught_up()?;
         self.tell_clients();
@@ -408,7 +412,20 @@ impl<'a> DataPlane<'a> {
         let look = self
             .watch
             .next(self.shared.segment.header(), Instant::now());
-        look.map_or(sleep, |at| at.min(sleep))
+        let others = look.into_iter().chain(self.returns.next());
+        others.fold(sleep, |sleep, at| sleep.min(at))
+    }
+
+    /// Puts calls that have returned into the log.
+    fn take_returns(&mut self) {
+        if !self.catch_up.is_done() {
+            return;
+        }
+        let leads = self.node.is_leader();
+        let segment = &self.shared.segment;
+        for event in self.returns.look(segment, Instant::now(), leads) {
+            self.clients.stream().push(&event);
+        }
     }
 
     /// Looks whether the program makes progress.

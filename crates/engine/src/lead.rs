@@ -249,7 +249,7 @@ fn check(peer: u8, bytes: &[u8]) -> Result<(), &'static str> {
             | Event::Drained { conn, .. }
             | Event::Datagram { conn, .. } => conn,
             // Its user sends it by whichever replica is at hand.
-            Event::Signal { .. } => continue,
+            Event::Signal { .. } | Event::Complete { .. } => continue,
             Event::GatewayDown { .. } => return Err("an event that only a leader makes"),
         };
         if conn.gateway() != peer {

@@ -31,6 +31,7 @@ mod peers;
 mod program;
 mod publish;
 mod replayer;
+mod returns;
 mod server_output;
 mod shared;
 mod status;

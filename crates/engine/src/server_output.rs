@@ -31,6 +31,7 @@ pub fn run(shared: &Shared) {
         current: None,
         parts: Vec::new(),
         told: None,
+        returned: 0,
     };
     while !shared.stopping() {
         if let Err(why) = thread.drain() {
@@ -54,6 +55,8 @@ struct OutputThread<'a> {
     current: Option<Arc<Connection>>,
     parts: Vec<&'a [u8]>,
     told: Option<Told>,
+    /// Calls out of the schedule that had returned then.
+    returned: u32,
 }
 
 impl<'a> OutputThread<'a> {
@@ -253,7 +256,17 @@ impl<'a> OutputThread<'a> {
         }
     }
 
+    fn returned(&self) -> u32 {
+        let returned = &self.shared.segment.header().returned;
+        returned.load(Ordering::SeqCst)
+    }
+
     fn report_state(&mut self) {
+        let returned = self.returned();
+        if returned != self.returned {
+            self.returned = returned;
+            self.shared.inbox.poke();
+        }
         if let Some(now) = self.state_matters() {
             self.shared.interest.space.store(false, Ordering::SeqCst);
             self.told = Some(now);
@@ -263,7 +276,9 @@ impl<'a> OutputThread<'a> {
 
     fn sleep(&self) {
         sleep_unless(&self.shared.segment, &self.consumer, || {
-            self.shared.stopping() || self.state_matters().is_some()
+            self.shared.stopping()
+                || self.state_matters().is_some()
+                || self.returned() != self.returned
         });
     }
 }

@@ -1,5 +1,6 @@
 //! The boundary of an epoch: applying the log, and telling the node.
 
+use crate::outside;
 use crate::raw;
 use crate::refuse;
 use crate::signals;
@@ -333,6 +334,7 @@ fn admit(event: Event<'_>) {
         } => {
             vk.apply_gateway_down(host, gateway, incarnation);
         }
+        Event::Complete { operation, result } => outside::complete(operation, result),
         Event::Signal { number } => signals::post_to_main(number),
     }
 }

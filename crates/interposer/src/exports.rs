@@ -20,9 +20,9 @@ use crate::rwlock::{self, RwLock};
 use crate::semaphore::{self, Semaphore};
 use crate::{
     actions, c11, cancel, clock, clone, control, dprintf, exec, fatal, fds, files, ids, inotify,
-    interfaces, kill, locks, machine, masks, messages, once, options, polling, priorities, process,
-    random, signalfd, sigwait, sockets, spawn, spinlock, stdio, sysv, temporary, threads, timers,
-    transfer, wait,
+    interfaces, kill, locks, machine, masks, messages, once, options, outside, polling, priorities,
+    process, random, signalfd, sigwait, sockets, spawn, spinlock, stdio, sysv, temporary, threads,
+    timers, transfer, wait,
 };
 use core::ffi::{CStr, c_char, c_int, c_long, c_uint, c_ulong, c_void};
 use core::ptr::null;
@@ -403,6 +403,12 @@ interposed! {
         fn pwrite64(fd: c_int, from: *const c_void, len: size_t, at: off_t) -> ssize_t { transfer::pwrite(fd, from, len, at) }
         /// As pwrite64.
         fn pwrite(fd: c_int, from: *const c_void, len: size_t, at: off_t) -> ssize_t { transfer::pwrite(fd, from, len, at) }
+        /// On a file that lasts, other threads go on meanwhile; where it goes on is agreed.
+        fn fsync(fd: c_int) -> c_int { outside::sync(syscalls::Sysno::fsync, fd) }
+        /// As fsync.
+        fn fdatasync(fd: c_int) -> c_int { outside::sync(syscalls::Sysno::fdatasync, fd) }
+        /// As fsync.
+        fn syncfs(fd: c_int) -> c_int { outside::sync(syscalls::Sysno::syncfs, fd) }
         /// A real file's time of change is virtual.
         fn ftruncate64(fd: c_int, len: off_t) -> c_int { transfer::ftruncate(fd, len) }
         /// As ftruncate64.

@@ -54,6 +54,7 @@ mod objects;
 mod once;
 mod operations;
 mod options;
+mod outside;
 mod polling;
 mod priorities;
 mod process;

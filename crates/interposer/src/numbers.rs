@@ -4,8 +4,8 @@ use crate::raw::{self, fail, sys};
 use crate::refuse::{self, Unsupported};
 use crate::{
     actions, clock, clone, control, exec, fatal, fds, files, futex, ids, inotify, kill, locks,
-    machine, masks, messages, options, polling, process, random, signalfd, sigwait, sockets, sysv,
-    threads, timers, transfer, wait,
+    machine, masks, messages, options, outside, polling, process, random, signalfd, sigwait,
+    sockets, sysv, threads, timers, transfer, wait,
 };
 use core::ffi::{c_int, c_long, c_uint, c_ulong};
 use syscalls::Sysno;
@@ -130,6 +130,7 @@ pub(crate) unsafe fn syscall(number: c_long, a: [c_ulong; 6]) -> c_long {
             Sysno::epoll_pwait => {
                 polling::epoll_wait(int(0), ptr!(1), int(2), int(3), ptr!(4)).into()
             }
+            Sysno::fsync | Sysno::fdatasync | Sysno::syncfs => outside::sync(call, int(0)).into(),
             Sysno::sched_yield => threads::sched_yield().into(),
             // By number it tells how many bytes the kernel's mask has.
             Sysno::sched_getaffinity => match threads::getaffinity(a[1] as usize, ptr!(2)) {

@@ -47,6 +47,7 @@ pub(crate) enum Op {
     Pipe,
     FileWrite,
     Stat,
+    Sync,
     Socket = 112,
     Bind,
     Listen,

@@ -23,6 +23,8 @@ use syscalls::Sysno;
 #[repr(C)]
 pub(crate) struct Thread {
     pub(crate) gate: turn::Gate,
+    /// 1: sleeps at its gate and may be asked to wait for the log.
+    pub(crate) parked: u32,
     /// Kernel id in the replica's namespace.
     pub(crate) tid: u32,
     /// Depth of calls into the C library during which the turn may not rotate.

@@ -21,20 +21,42 @@ pub(crate) struct Gate(AtomicU32);
 const CLOSED: u32 = 0;
 const OPEN: u32 = 1;
 const SLEEPING: u32 = 2;
+/// The log is to be waited for, by this thread.
+const SERVE: u32 = 3;
+
+/// For what a thread was woken at its gate.
+#[derive(PartialEq, Eq)]
+enum Passed {
+    /// It has the turn.
+    Turn,
+    /// Nobody can run; it is to serve the boundary.
+    Serve,
+}
 
 impl Gate {
     fn open(&self) {
-        if self.0.swap(OPEN, Ordering::SeqCst) == SLEEPING {
+        self.let_in(OPEN);
+    }
+
+    fn let_in(&self, how: u32) {
+        if self.0.swap(how, Ordering::SeqCst) == SLEEPING {
             futex::wake(&self.0, 1);
         }
     }
 
-    fn pass(&self) {
-        while self
-            .0
-            .compare_exchange(OPEN, CLOSED, Ordering::SeqCst, Ordering::SeqCst)
-            .is_err()
-        {
+    fn pass(&self) -> Passed {
+        let took = |how| {
+            self.0
+                .compare_exchange(how, CLOSED, Ordering::SeqCst, Ordering::SeqCst)
+                .is_ok()
+        };
+        loop {
+            if took(OPEN) {
+                return Passed::Turn;
+            }
+            if took(SERVE) {
+                return Passed::Serve;
+            }
             let _ = self
                 .0
                 .compare_exchange(CLOSED, SLEEPING, Ordering::SeqCst, Ordering::SeqCst);
@@ -194,12 +216,66 @@ pub(crate) fn wake_all(key: u64) {
 /// Acts on the scheduler's choice: hands the turn over and sleeps, unless the
 /// choice is the caller itself.
 fn follow(next: Next, me: Slot) {
-    let chosen = settle(next);
-    if chosen != me {
+    let mut chosen = settle(next);
+    while chosen != me {
+        world().threads[me as usize].parked = 1;
         hand_over(chosen);
-        world().threads[me as usize].gate.pass();
+        if pass(me) == Passed::Turn {
+            break;
+        }
+        world().threads[me as usize].parked = 0;
+        chosen = settle(Next::Quiescent);
     }
+    world().threads[me as usize].parked = 0;
     taken(me);
+}
+
+/// Sleeps at the gate of the calling thread.
+fn pass(me: Slot) -> Passed {
+    // No reference into the world is kept meanwhile: others write there.
+    let gate = &raw const world().threads[me as usize].gate;
+    // SAFETY: the gate lies in the segment, and is an atomic.
+    unsafe { (*gate).pass() }
+}
+
+/// The calling thread leaves the schedule for `call`, which touches nothing of
+/// the program or of the schedule, and comes back when it is given the turn:
+/// it waits for `key`.
+pub(crate) fn wait_outside(me: Slot, key: u64, call: impl FnOnce()) {
+    let w = world();
+    w.scheduler.block(key, None);
+    let next = w.scheduler.pick();
+    let deputy = match next {
+        Next::Run(slot) => {
+            hand_over(slot);
+            Some(slot)
+        }
+        // Somebody else has to wait for the log meanwhile.
+        Next::Quiescent => {
+            let end = w.scheduler.slots_end();
+            let parked = |slot: &Slot| w.threads[*slot as usize].parked != 0;
+            let deputy = (1..end).find(|slot| w.scheduler.exists(*slot) && parked(slot));
+            if let Some(slot) = deputy {
+                show_holder(slot);
+                w.threads[slot as usize].gate.let_in(SERVE);
+            }
+            deputy
+        }
+    };
+    call();
+    if deputy.is_none() || pass(me) == Passed::Serve {
+        follow(Next::Quiescent, me);
+    } else {
+        taken(me);
+    }
+}
+
+/// Waits once more for `key`, whatever woke the calling thread.
+pub(crate) fn wait_again(me: Slot, key: u64) {
+    let w = world();
+    w.scheduler.block(key, None);
+    let next = w.scheduler.pick();
+    follow(next, me);
 }
 
 /// Runs boundaries until somebody can run.
@@ -258,13 +334,10 @@ pub(crate) fn first_turn() {
 
 /// First turn of a new thread or forked child: nothing of it runs before.
 pub(crate) fn await_first(me: Slot) {
-    world_gate(me).pass();
+    // Only a thread that has waited before is asked to serve.
+    let _ = pass(me);
     introduce(me);
     taken(me);
-}
-
-fn world_gate(me: Slot) -> &'static Gate {
-    &world().threads[me as usize].gate
 }
 
 /// Leaves the schedule for good: the turn goes on without the caller, whose

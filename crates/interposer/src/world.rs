@@ -30,6 +30,8 @@ pub(crate) struct World {
     /// Virtual time at which the first epoch began.
     pub(crate) start: u64,
     pub(crate) output_hash: u64,
+    /// Number of the last operation for which a thread left the schedule.
+    pub(crate) left: u32,
     /// Bytes or records were pushed to the output ring since the node was told.
     pub(crate) untold: u32,
     /// Epochs that the node has not been woken for.

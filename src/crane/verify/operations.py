@@ -16,7 +16,7 @@ _FAMILIES: dict[int, str] = {
     ),
     48: "Clock Sleep",
     64: "Random",
-    80: "Read Write Close Open Dup Control Pipe FileWrite Stat",
+    80: "Read Write Close Open Dup Control Pipe FileWrite Stat Sync",
     112: "Socket Bind Listen Accept Connect Send Receive Shutdown Option SocketPair",
     144: "Poll Select EpollCreate EpollControl EpollWait EventFd TimerFd",
     176: "Fork Exec Exit Wait Kill Signal Spawn Ids FileLock SignalAction",

@@ -7,9 +7,12 @@
  *   compute  counts for ever
  *   fork     makes a child that counts for ever
  *   tsc      answers the processor's time-stamp counter, read in two ways
+ *   sync     writes 32 MiB to the file of the first argument, and syncs it
  *   run      runs a program, and answers the counter again
  */
+#define _GNU_SOURCE
 #include <arpa/inet.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -22,6 +25,7 @@
 
 static atomic_int flag;
 static volatile unsigned long counter;
+static const char *path;
 
 __attribute__((noinline)) void spin_on_the_flag(void)
 {
@@ -61,7 +65,15 @@ static void *serve(void *argument)
             answer(client, "clear\n");
         } else if (!strncmp(line, "compute", 7))
             count_for_ever();
-        else if (!strncmp(line, "tsc", 3) || !strncmp(line, "run", 3)) {
+        else if (!strncmp(line, "sync", 4)) {
+            static char block[1 << 20];
+            int file = open(path, O_RDWR | O_CREAT | O_TRUNC, 0600), code = file < 0;
+            for (int i = 0; i < 32 && !code; i++)
+                code = write(file, block, sizeof block) != sizeof block;
+            code |= fsync(file) | fdatasync(file) | syncfs(file);
+            close(file);
+            answer(client, code ? "failed\n" : "synced\n");
+        } else if (!strncmp(line, "tsc", 3) || !strncmp(line, "run", 3)) {
             unsigned processor = 77;
             unsigned long long first = __rdtsc(), second = __rdtscp(&processor);
             if (line[0] == 'r' && system("true"))
@@ -78,6 +90,7 @@ static void *serve(void *argument)
 int main(int argc, char **argv)
 {
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(atoi(argv[argc - 1]))};
+    path = argv[1];
     int one = 1, listener = socket(AF_INET, SOCK_STREAM, 0);
     setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
     if (bind(listener, (struct sockaddr *)&address, sizeof address) || listen(listener, 16)) {

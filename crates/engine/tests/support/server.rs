@@ -293,6 +293,7 @@ impl World<'_> {
                     .retain(|c, _| c.gateway() != gateway || c.incarnation() != incarnation);
             }
             Event::Signal { .. } | Event::Datagram { .. } => {}
+            Event::Complete { .. } => {}
         }
         false
     }
