@@ -47,6 +47,8 @@ _TITLE = re.compile(r"<dc:title>(w[^<]*)</dc:title>")
 class Library(Http):
     """Makes containers by the web interface, one for each value."""
 
+    tells_length = False
+
     def __init__(self, address: Address) -> None:
         super().__init__(address, "")
         self.session = self.call(req_type="auth", action="get_sid")["sid"]
