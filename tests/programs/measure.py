@@ -62,6 +62,8 @@ def main() -> None:
     parser.add_argument("names", nargs="*", metavar="PROGRAM", help="all if none is given")
     parser.add_argument("--no-costs", action="store_true", help="the programs alone")
     wanted = parser.parse_args()
+    # So that what was started is ended, too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     chosen = [named(one) for one in wanted.names] or programs()
     if wanted.no_costs:
         micro = list(_known("operation").values())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -27,6 +28,8 @@ def main() -> None:
     parser.add_argument("names", nargs="*", metavar="PROGRAM", help="all if none is given")
     parser.add_argument("--small", action="store_true", help="as in the test suite")
     wanted = parser.parse_args()
+    # So that what was started is ended, too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     chosen = [named(one) for one in wanted.names] or programs()
     problems: list[str] = []
     rows: list[tuple[str, ...]] = [HEADS]

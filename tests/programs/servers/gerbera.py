@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from urllib.parse import urlencode
 
-from program import Address, Program, Replica, Setup, WrongAnswerError
+from program import Address, Program, Replica, Setup, Size, WrongAnswerError
 from protocols import Http
 from speed import ab
 
@@ -92,6 +92,9 @@ class Gerbera(Program):
     settings = "`[env] CRANE_ADDRESS` for clients that use the address it tells them"
 
     ports = range(49_152, 60_000)
+
+    # Each browse is some thousand operations.
+    full = Size(requests=1000, runs=5, writes=200)
 
     def configure(self, place: Path, port: int) -> Setup:
         media = place / "media"
