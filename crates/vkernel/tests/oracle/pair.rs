@@ -57,6 +57,10 @@ pub struct Pair {
     /// Edge-triggered watches wanted.
     pub edges: bool,
     pub ops: usize,
+    /// Linux reported the same objects in another order: loopback TCP delivers on
+    /// a processor and at a moment of its own, so its wake-ups may overtake
+    /// others. From there on the two ready lists differ.
+    pub overtaken: bool,
 }
 
 impl Pair {
@@ -70,6 +74,7 @@ impl Pair {
             byte: 0,
             edges,
             ops: 0,
+            overtaken: false,
         }
     }
 
