@@ -17,7 +17,7 @@ import hashlib
 import os
 import stat
 import subprocess
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -116,13 +116,15 @@ def _lines(config: NodeConfig, state_dir: Path) -> Iterator[tuple[str, str]]:
     named = list(_named(config))
     for path in sorted({*chain, *loaded(chain[-1], config.env)}):
         yield f"file {path}", layers.digest_of(Path(path))
+    # The program finds these empty.
+    hidden = [config.state_dir, *config.hide]
     for path in named:
-        yield from _tree(f"file {path}", Path(path), _MAX_FILES, _MAX_BYTES)
+        yield from _tree(f"file {path}", Path(path), _MAX_FILES, _MAX_BYTES, hidden=hidden)
     for path, copy in ownership.copies(config, state_dir).items():
         yield from _tree(f"private {path}", copy, _MAX_FILES, _MAX_BYTES)
     cwd = Path(config.cwd)
     if not _is_below_any(config.cwd, [*named, *config.private]):
-        yield from _tree("cwd", cwd, _MAX_CWD_FILES, _MAX_CWD_BYTES, " ")
+        yield from _tree("cwd", cwd, _MAX_CWD_FILES, _MAX_CWD_BYTES, separator=" ", hidden=hidden)
 
 
 def _settings(config: NodeConfig) -> Iterator[tuple[str, str]]:
@@ -185,7 +187,13 @@ def _is_below_any(path: str, directories: Iterable[str]) -> bool:
 
 
 def _tree(
-    name: str, top: Path, max_files: int, max_bytes: int, separator: str = "/"
+    name: str,
+    top: Path,
+    max_files: int,
+    max_bytes: int,
+    *,
+    separator: str = "/",
+    hidden: Sequence[str] = (),
 ) -> Iterator[tuple[str, str]]:
     """A line for each file of a tree; one line in all when it is too large."""
     if not top.is_dir():
@@ -194,6 +202,9 @@ def _tree(
     entries: list[Path] = []
     size = 0
     for directory, names, others in os.walk(top):
+        if _is_below_any(directory, hidden):
+            names.clear()
+            continue
         names.sort()
         found = [Path(directory, one) for one in (*names, *others)]
         size += sum(one.lstat().st_size for one in found if not one.is_dir())

@@ -98,6 +98,15 @@ def test_the_current_directory_is_told_and_does_no_harm(make: Make) -> None:
     assert changed(before, config) == []
 
 
+def test_what_the_program_finds_empty_is_left_out(make: Make, tmp_path: Path) -> None:
+    inside = tmp_path / "cwd" / "state"
+    (inside / "log").mkdir(parents=True)
+    (inside / "log" / "LOCK").write_text("")
+    found = lines(make(state_dir=str(inside)))
+    assert "cwd state" in found
+    assert not any("LOCK" in one for one in found)
+
+
 def test_private_directories_are_compared_by_their_copies(make: Make, tmp_path: Path) -> None:
     config = make(private=["/srv/data"])
     copy = Path(config.state_dir) / "private" / "srv" / "data"
