@@ -175,11 +175,15 @@ pub(crate) fn fault(me: Slot, signal: u32, info: *mut siginfo_t, context: *mut c
 /// Called from a handler, mostly without the turn: it reads what only the end
 /// of a child changes, and acts when that child can be seen to hold the turn.
 pub(crate) fn look_for_vanished_children() {
-    let me = tls::slot();
-    if me == 0 {
+    // The kernel prefers the thread that made the child, which may be at its end
+    // and out of the schedule by now.
+    let mine = match tls::slot() {
+        0 => process::find(raw::getpid()),
+        me => Some(world().threads[me as usize].process),
+    };
+    let Some(mine) = mine else {
         return;
-    }
-    let mine = world().threads[me as usize].process;
+    };
     for index in 1..MAX_PROCESSES as u32 {
         let p = &world().processes[index as usize];
         if p.state != RUNNING || p.parent != mine || p.pid == 0 {
