@@ -6,7 +6,6 @@ import signal
 import socketserver
 import subprocess
 import sys
-import time
 
 hangups: list[int] = []
 
@@ -34,7 +33,7 @@ def keep() -> str:
     child = os.fork()
     if child == 0:
         while True:
-            time.sleep(100)
+            signal.pause()
     return str(child)
 
 
