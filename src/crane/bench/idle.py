@@ -8,6 +8,11 @@ from pathlib import Path
 
 from crane import procfs
 from crane.bench.targets import Target
+from crane.chaos.cluster import wait_for
+
+_LOOK_SECONDS = 0.5
+_CALM_PERCENT = 10.0
+_CALM_WITHIN_SECONDS = 30.0
 
 
 def cpu_seconds(pids: list[int]) -> float:
@@ -25,6 +30,19 @@ def cpu_seconds(pids: list[int]) -> float:
             with suppress(OSError):
                 total += int(task.read_text().split()[0])
     return total / 1e9
+
+
+def wait_calm(targets: list[Target]) -> None:
+    """Wait until start-up work and first elections have ended.
+
+    Raises:
+        CraneError: when a target stays busy for long.
+    """
+
+    def calm() -> bool:
+        return max(shares(targets, _LOOK_SECONDS).values()) < _CALM_PERCENT
+
+    wait_for("the end of start-up work", calm, _CALM_WITHIN_SECONDS)
 
 
 def shares(targets: list[Target], seconds: float) -> dict[str, float]:

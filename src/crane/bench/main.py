@@ -62,6 +62,7 @@ def _measure(
     servers = [target for target in all_of if not target.is_etcd]
     whole = rounds + 1.0
     bar(0.02, "measuring what idle clusters use")
+    idle.wait_calm(all_of)
     idle_percent = idle.shares(all_of, idle_seconds)
     native: dict[tuple[str, int, str], Run] = {}
     for test, connections, target in product(_TESTS, CONNECTIONS, servers):

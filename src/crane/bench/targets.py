@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -108,6 +107,4 @@ def everything(base: Path, memory: Path, *, with_etcd: bool) -> Iterator[list[Ta
                 start(etcd_cluster(base, "etcd", "etcd, 3 members, disk")),
                 start(etcd_cluster(memory, "etcd-memory", "etcd, 3 members, data on a tmpfs")),
             ]
-        # Let start-up work and first elections end.
-        time.sleep(1.0)
         yield found
