@@ -286,6 +286,16 @@ pub(crate) unsafe fn sendfile(
     sent as ssize_t
 }
 
+/// What a virtual object says to a position in it, and at its own (-1) to flags.
+fn no_position(at: off_t) -> ssize_t {
+    let code = if at == -1 {
+        libc::EOPNOTSUPP
+    } else {
+        libc::ESPIPE
+    };
+    fail(code) as ssize_t
+}
+
 /// preadv2(2); `at` -1 is the file's own position, the only one that a virtual
 /// object has.
 pub(crate) unsafe fn preadv(
@@ -306,11 +316,7 @@ pub(crate) unsafe fn preadv(
         };
     }
     if ours.is_some() {
-        return fail(if at == -1 {
-            libc::EOPNOTSUPP
-        } else {
-            libc::ESPIPE
-        }) as ssize_t;
+        return no_position(at);
     }
     // SAFETY: same contract. (The second half of the offset is for 32 bits.)
     raw::ret(unsafe { sys!(Sysno::preadv2, fd, iov, count, at, 0, flags) })
@@ -335,11 +341,7 @@ pub(crate) unsafe fn pwritev(
         };
     }
     if ours.is_some() {
-        return fail(if at == -1 {
-            libc::EOPNOTSUPP
-        } else {
-            libc::ESPIPE
-        }) as ssize_t;
+        return no_position(at);
     }
     // SAFETY: same contract.
     let n = raw::ret(unsafe { sys!(Sysno::pwritev2, fd, iov, count, at, 0, flags) });
