@@ -8,7 +8,7 @@
 //! leader's. All of it may be lost, as datagrams may.
 
 use crate::address::{RawAddress, parse, to_v6};
-use crate::listeners::ListenError;
+use crate::listeners::{ListenError, Places};
 use crate::stream::EventStream;
 use crane_channel::epoch::{ConnId, Event};
 use mio::net::UdpSocket;
@@ -43,8 +43,7 @@ struct Group {
 
 /// The server's datagram sockets and the gateway's own behind them.
 pub struct Datagrams {
-    host: IpAddr,
-    port_map: BTreeMap<u16, u16>,
+    places: Places,
     announced: BTreeMap<u32, SocketAddr>,
     open: BTreeMap<u16, UdpSocket>,
     groups: Vec<Group>,
@@ -78,8 +77,7 @@ impl Datagrams {
     /// `port_map[p]`, or `p` itself.
     pub fn new(host: IpAddr, port_map: BTreeMap<u16, u16>) -> Self {
         Self {
-            host,
-            port_map,
+            places: Places { host, port_map },
             announced: BTreeMap::new(),
             open: BTreeMap::new(),
             groups: Vec::new(),
@@ -172,8 +170,7 @@ impl Datagrams {
         if !self.enabled || self.open.contains_key(&port) {
             return Ok(None);
         }
-        let real = self.port_map.get(&port).copied().unwrap_or(port);
-        let address = SocketAddr::new(self.host, real);
+        let address = self.places.of(port);
         let fail = |error| ListenError {
             address,
             port,
@@ -181,14 +178,14 @@ impl Datagrams {
         };
         let mut socket = match UdpSocket::bind(address) {
             Err(e) if e.kind() == io::ErrorKind::AddrInUse && port >= FIRST_GIVEN => {
-                UdpSocket::bind(SocketAddr::new(self.host, 0))
+                UdpSocket::bind(SocketAddr::new(self.places.host, 0))
             }
             other => other,
         }
         .map_err(fail)?;
         // Those fail where there is nothing to be set: sending then does too.
         let _ = socket.set_broadcast(true);
-        if let IpAddr::V4(host) = self.host {
+        if let IpAddr::V4(host) = self.places.host {
             let _ = sockopt::set_ip_multicast_if(&socket, &host);
         }
         let token = Token(DATAGRAM_TOKENS + usize::from(port));
@@ -205,18 +202,13 @@ impl Datagrams {
         if !self.enabled || group.real.is_some() || group.sockets.is_empty() {
             return Ok(());
         }
-        let real = self
-            .port_map
-            .get(&group.port)
-            .copied()
-            .unwrap_or(group.port);
-        let address = SocketAddr::new(group.ip, real);
+        let address = SocketAddr::new(group.ip, self.places.of(group.port).port());
         let fail = |error| ListenError {
             address,
             port: group.port,
             error,
         };
-        let mut socket = join(address, self.host).map_err(fail)?;
+        let mut socket = join(address, self.places.host).map_err(fail)?;
         let token = Token(GROUP_TOKENS + at);
         registry
             .register(&mut socket, token, Interest::READABLE)
@@ -287,7 +279,7 @@ impl Datagrams {
                 None => {
                     let port = (token.0 - DATAGRAM_TOKENS) as u16;
                     match self.open.get(&port) {
-                        Some(real) => (real, port, self.host),
+                        Some(real) => (real, port, self.places.host),
                         None => return,
                     }
                 }

@@ -64,10 +64,25 @@ pub struct Target {
     pub peer: RawAddress,
 }
 
+/// Where the gateway's sockets are for the server's ports.
+pub(crate) struct Places {
+    /// The gateway's own address.
+    pub(crate) host: IpAddr,
+    /// Ports that are elsewhere than the server's.
+    pub(crate) port_map: BTreeMap<u16, u16>,
+}
+
+impl Places {
+    /// The real address for a port of the server.
+    pub(crate) fn of(&self, port: u16) -> SocketAddr {
+        let real = self.port_map.get(&port).copied().unwrap_or(port);
+        SocketAddr::new(self.host, real)
+    }
+}
+
 /// The server's listening sockets and the gateway's own behind them.
 pub struct Listeners {
-    host: IpAddr,
-    port_map: BTreeMap<u16, u16>,
+    places: Places,
     announced: BTreeMap<u32, SocketAddr>,
     open: BTreeMap<u16, TcpListener>,
     enabled: bool,
@@ -79,8 +94,7 @@ impl Listeners {
     /// at `port_map[p]`, or `p` itself.
     pub fn new(host: IpAddr, port_map: BTreeMap<u16, u16>) -> Self {
         Self {
-            host,
-            port_map,
+            places: Places { host, port_map },
             announced: BTreeMap::new(),
             open: BTreeMap::new(),
             enabled: false,
@@ -125,8 +139,7 @@ impl Listeners {
         if !self.enabled || self.open.contains_key(&port) {
             return Ok(None);
         }
-        let real = self.port_map.get(&port).copied().unwrap_or(port);
-        let address = SocketAddr::new(self.host, real);
+        let address = self.places.of(port);
         let fail = |error| ListenError {
             address,
             port,
