@@ -13,6 +13,7 @@
 
 use crate::barrier::{self, Barrier};
 use crate::condvar::{self, Cond};
+use crate::directories::{self, Compare, Directory, Entries, Filter};
 use crate::mutex::{self, Mutex};
 use crate::objects::Limit;
 use crate::raw::fail;
@@ -22,7 +23,7 @@ use crate::{
     actions, c11, cancel, clock, clone, control, dprintf, exec, fatal, fds, files, ids, inotify,
     interfaces, kill, locks, machine, masks, messages, once, options, outside, polling, priorities,
     process, random, signalfd, sigwait, sockets, spawn, spinlock, stdio, sysv, temporary, threads,
-    timers, transfer, wait,
+    timers, times, transfer, wait,
 };
 use core::ffi::{CStr, c_char, c_int, c_long, c_uint, c_ulong, c_void};
 use core::ptr::null;
@@ -409,6 +410,12 @@ interposed! {
         fn fdatasync(fd: c_int) -> c_int { outside::sync(syscalls::Sysno::fdatasync, fd) }
         /// As fsync.
         fn syncfs(fd: c_int) -> c_int { outside::sync(syscalls::Sysno::syncfs, fd) }
+        /// As fsync.
+        fn sync_file_range(fd: c_int, from: off_t, len: off_t, flags: c_uint) -> c_int { outside::sync_range(fd, from, len, flags) }
+        /// Other threads go on meanwhile.
+        fn sync() { outside::sync_all(); }
+        /// Other threads go on meanwhile, if it waits.
+        fn msync(start: *mut c_void, len: size_t, flags: c_int) -> c_int { outside::msync(start, len, flags) }
         /// A real file's time of change is virtual.
         fn ftruncate64(fd: c_int, len: off_t) -> c_int { transfer::ftruncate(fd, len) }
         /// As ftruncate64.
@@ -587,6 +594,50 @@ interposed! {
         fn __fxstatat64(_version: c_int, dir: c_int, path: *const c_char, st: *mut libc::stat, flags: c_int) -> c_int { files::stat(dir, path, st, flags) }
         /// As stat.
         fn statx(dir: c_int, path: *const c_char, flags: c_int, mask: c_uint, stx: *mut libc::statx) -> c_int { files::statx(dir, path, flags, mask, stx) }
+        /// What the program sets is what stat shows.
+        fn utimensat(dir: c_int, path: *const c_char, times: *const timespec, flags: c_int) -> c_int { times::utimensat(dir, path, times, flags) }
+        /// As utimensat.
+        fn futimens(fd: c_int, times: *const timespec) -> c_int { times::futimens(fd, times) }
+        /// As utimensat.
+        fn utimes(path: *const c_char, times: *const libc::timeval) -> c_int { times::utimes(libc::AT_FDCWD, path, times, 0) }
+        /// As utimensat.
+        fn lutimes(path: *const c_char, times: *const libc::timeval) -> c_int { times::utimes(libc::AT_FDCWD, path, times, libc::AT_SYMLINK_NOFOLLOW) }
+        /// As utimensat.
+        fn futimes(fd: c_int, times: *const libc::timeval) -> c_int { times::utimes(fd, null(), times, 0) }
+        /// As utimensat.
+        fn futimesat(dir: c_int, path: *const c_char, times: *const libc::timeval) -> c_int { times::utimes(dir, path, times, 0) }
+        /// As utimensat.
+        fn utime(path: *const c_char, times: *const libc::utimbuf) -> c_int { times::utime(path, times) }
+        /// Lists in the order of the names, with the inode numbers that stat shows.
+        fn opendir(path: *const c_char) -> *mut Directory { directories::opendir(path) }
+        /// As opendir.
+        fn fdopendir(fd: c_int) -> *mut Directory { directories::fdopendir(fd) }
+        /// As opendir.
+        fn readdir(stream: *mut Directory) -> *mut libc::dirent64 { directories::readdir(stream) }
+        /// As opendir.
+        fn readdir64(stream: *mut Directory) -> *mut libc::dirent64 { directories::readdir(stream) }
+        /// As opendir.
+        fn readdir_r(stream: *mut Directory, to: *mut libc::dirent64, result: *mut *mut libc::dirent64) -> c_int { directories::readdir_r(stream, to, result) }
+        /// As opendir.
+        fn readdir64_r(stream: *mut Directory, to: *mut libc::dirent64, result: *mut *mut libc::dirent64) -> c_int { directories::readdir_r(stream, to, result) }
+        /// As opendir.
+        fn rewinddir(stream: *mut Directory) { directories::rewinddir(stream) }
+        /// As opendir.
+        fn telldir(stream: *mut Directory) -> c_long { directories::telldir(stream) }
+        /// As opendir.
+        fn seekdir(stream: *mut Directory, place: c_long) { directories::seekdir(stream, place) }
+        /// As opendir.
+        fn dirfd(stream: *mut Directory) -> c_int { directories::dirfd(stream) }
+        /// As opendir.
+        fn closedir(stream: *mut Directory) -> c_int { directories::closedir(stream) }
+        /// As opendir.
+        fn scandir(path: *const c_char, to: *mut Entries, filter: Option<Filter>, compare: Option<Compare>) -> c_int { directories::scandir(libc::AT_FDCWD, path, to, filter, compare) }
+        /// As opendir.
+        fn scandir64(path: *const c_char, to: *mut Entries, filter: Option<Filter>, compare: Option<Compare>) -> c_int { directories::scandir(libc::AT_FDCWD, path, to, filter, compare) }
+        /// As opendir.
+        fn scandirat(dir: c_int, path: *const c_char, to: *mut Entries, filter: Option<Filter>, compare: Option<Compare>) -> c_int { directories::scandir(dir, path, to, filter, compare) }
+        /// As opendir.
+        fn scandirat64(dir: c_int, path: *const c_char, to: *mut Entries, filter: Option<Filter>, compare: Option<Compare>) -> c_int { directories::scandir(dir, path, to, filter, compare) }
     }
     sockets {
         /// A loopback interface and `eth0`, the same on every replica.

@@ -1,102 +1,19 @@
-//! Files: identity and times that are equal on every replica, and the special
-//! files of /proc and /dev that would show the machine.
+//! Files: opening and asking about them, and the special files of /proc and /dev
+//! that would show the machine.
 //!
 //! Regular files are the real ones of the replica's own overlay. What stat(2)
-//! shows of them is made equal: inode numbers are given in the order in which
-//! they are first seen; a file that was there before the server started shows
-//! its own modification time, one that the server has written shows the
-//! virtual time of its last write.
+//! shows of them is made equal, see `inodes`.
 
-use crate::clock;
+use crate::inodes::{self, touched};
 use crate::machine::{self, Special};
 use crate::raw::sys;
 use crate::real::real;
 use crate::turn::{Op, begin};
-use crate::world::world;
 use crate::{random, raw};
 use core::ffi::{CStr, c_char, c_int, c_void};
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU64, Ordering};
 use syscalls::Sysno;
 
-const INODES: usize = 1 << 20;
-
-/// One file that was seen.
-#[repr(C)]
-struct Inode {
-    device: u64,
-    /// Real inode number; 0: a free entry.
-    number: u64,
-    /// What the server is shown.
-    shown: u64,
-    /// Virtual time of the last write, nanoseconds; 0: none.
-    written: u64,
-}
-
-/// All files seen, an open-addressed table. All-zero is empty.
-#[repr(C)]
-pub(crate) struct Inodes {
-    used: u64,
-    /// Real time at which this replica was made, nanoseconds: files changed since
-    /// then were changed by the server. Never shown.
-    started: i64,
-    table: [Inode; INODES],
-}
-
-impl Inodes {
-    fn entry(&mut self, device: u64, number: u64) -> Option<u32> {
-        let mut at = (number.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ device) as usize % INODES;
-        loop {
-            let inode = &mut self.table[at];
-            if inode.number == 0 {
-                if self.used as usize >= INODES / 2 {
-                    return None;
-                }
-                self.used += 1;
-                *inode = Inode {
-                    device,
-                    number,
-                    shown: 100_000 + self.used,
-                    written: 0,
-                };
-                return Some(at as u32);
-            }
-            if inode.number == number && inode.device == device {
-                return Some(at as u32);
-            }
-            at = (at + 1) % INODES;
-        }
-    }
-}
-
-/// Notes the real time at which the replica was made, for telling old files
-/// from new: that of the copy of this library that its node made for it.
-///
-/// Not the time now: a file that the user wrote just before would be old in a
-/// replica that starts a second later, and the directories that were made for
-/// this replica alone would show when.
-pub(crate) fn note_start() {
-    // SAFETY: all-zero is a valid stat; the kernel fills it.
-    let mut st: libc::stat = unsafe { core::mem::zeroed() };
-    // SAFETY: plain stat(2) with valid arguments.
-    let code = unsafe {
-        sys!(
-            Sysno::stat,
-            c"/.crane/libcrane_interposer.so".as_ptr(),
-            &raw mut st
-        )
-    };
-    if code == 0 {
-        world().inodes.started = nanoseconds(st.st_mtime, st.st_mtime_nsec);
-    }
-}
-
-fn nanoseconds(sec: i64, nsec: i64) -> i64 {
-    sec.saturating_mul(1_000_000_000).saturating_add(nsec)
-}
-
-/// Entry of the file behind a descriptor plus one, cached so that a write
-/// costs no stat; 0: not known. Private to the process, copied by fork.
-static FILE_OF: [AtomicU32; FDS] = [const { AtomicU32::new(0) }; FDS];
 const FDS: usize = 65536;
 
 /// Descriptors that read from the random stream, one bit each.
@@ -104,9 +21,9 @@ static RANDOM: [AtomicU64; FDS / 64] = [const { AtomicU64::new(0) }; FDS / 64];
 
 /// Forgets what is known of a descriptor: it was closed or replaced.
 pub(crate) fn forget(fd: c_int) {
-    if let Some(file) = FILE_OF.get(fd as usize) {
-        file.store(0, Ordering::Relaxed);
-        RANDOM[fd as usize / 64].fetch_and(!(1 << (fd as usize % 64)), Ordering::Relaxed);
+    inodes::forget(fd);
+    if let Some(word) = RANDOM.get(fd as usize / 64) {
+        word.fetch_and(!(1 << (fd as usize % 64)), Ordering::Relaxed);
     }
 }
 
@@ -130,68 +47,8 @@ fn mark_random(fd: c_int) {
     }
 }
 
-/// A write to a real file by its descriptor: its virtual time of change.
-pub(crate) fn touched(fd: c_int) {
-    let Some(cached) = FILE_OF.get(fd as usize) else {
-        return;
-    };
-    let mut entry = cached.load(Ordering::Relaxed);
-    if entry == 0 {
-        // SAFETY: all-zero is a valid stat; the kernel fills it.
-        let mut st: libc::stat = unsafe { core::mem::zeroed() };
-        // SAFETY: plain fstat(2).
-        if unsafe { sys!(Sysno::fstat, fd, &raw mut st) } != 0 {
-            return;
-        }
-        let Some(at) = world().inodes.entry(st.st_dev, st.st_ino) else {
-            return;
-        };
-        entry = at + 1;
-        cached.store(entry, Ordering::Relaxed);
-    }
-    world().inodes.table[entry as usize - 1].written = clock::now();
-}
-
-/// What the server is shown of a file: its inode number and its time.
-fn shown(device: u64, number: u64, changed: i64, nsec: i64) -> (u64, i64, i64) {
-    let (started, start) = (world().inodes.started, world().start);
-    let Some(at) = world().inodes.entry(device, number) else {
-        return (1, changed, nsec);
-    };
-    let inode = &world().inodes.table[at as usize];
-    let virtual_time = match inode.written {
-        0 if nanoseconds(changed, nsec) < started => return (inode.shown, changed, nsec),
-        0 => start,
-        written => written,
-    };
-    (
-        inode.shown,
-        (virtual_time / 1_000_000_000) as i64,
-        (virtual_time % 1_000_000_000) as i64,
-    )
-}
-
-/// Device number that every file is shown to be on.
-const DEVICE: u64 = 0x801;
-
-fn equalise(st: &mut libc::stat) {
-    let kind = st.st_mode & libc::S_IFMT;
-    let (inode, sec, nsec) = shown(st.st_dev, st.st_ino, st.st_mtime, st.st_mtime_nsec);
-    st.st_ino = inode;
-    st.st_dev = DEVICE;
-    (st.st_atime, st.st_mtime, st.st_ctime) = (sec, sec, sec);
-    (st.st_atime_nsec, st.st_mtime_nsec, st.st_ctime_nsec) = (nsec, nsec, nsec);
-    // The file system allocates late, in real time.
-    st.st_blocks = if kind == libc::S_IFREG {
-        st.st_size.div_euclid(512) + 1
-    } else {
-        0
-    };
-    if kind == libc::S_IFDIR {
-        st.st_size = 4096;
-        st.st_nlink = 2;
-    }
-}
+/// Flags that fstatat(2) knows.
+const STAT_FLAGS: c_int = libc::AT_SYMLINK_NOFOLLOW | libc::AT_EMPTY_PATH | libc::AT_NO_AUTOMOUNT;
 
 /// fstatat(2) and its relatives.
 pub(crate) unsafe fn stat(
@@ -201,25 +58,29 @@ pub(crate) unsafe fn stat(
     flags: c_int,
 ) -> c_int {
     begin(Op::Stat);
-    // SAFETY: same contract.
-    let code = raw::ret(unsafe { sys!(Sysno::newfstatat, dir, path, st, flags) }) as c_int;
-    if code == 0 {
-        // SAFETY: filled by the kernel.
-        equalise(unsafe { &mut *st });
+    if flags & !STAT_FLAGS != 0 {
+        return raw::fail(libc::EINVAL);
     }
-    code
+    match inodes::examine(dir, path, flags) {
+        Ok(mut found) => {
+            inodes::equalise(&mut found);
+            // SAFETY: the caller passes room for one.
+            unsafe { st.write(inodes::as_stat(&found)) };
+            0
+        }
+        Err(code) => raw::fail(-code),
+    }
 }
 
 /// fstat(2).
 pub(crate) unsafe fn fstat(fd: c_int, st: *mut libc::stat) -> c_int {
-    begin(Op::Stat);
-    // SAFETY: same contract.
-    let code = raw::ret(unsafe { sys!(Sysno::fstat, fd, st) }) as c_int;
-    if code == 0 {
-        // SAFETY: filled by the kernel.
-        equalise(unsafe { &mut *st });
+    // A negative number is AT_FDCWD to fstatat(2) and no descriptor to fstat(2).
+    if fd < 0 {
+        begin(Op::Stat);
+        return raw::fail(libc::EBADF);
     }
-    code
+    // SAFETY: same contract.
+    unsafe { stat(fd, c"".as_ptr(), st, libc::AT_EMPTY_PATH) }
 }
 
 /// statx(2).
@@ -231,33 +92,15 @@ pub(crate) unsafe fn statx(
     stx: *mut libc::statx,
 ) -> c_int {
     begin(Op::Stat);
+    // What identifies a file is asked for besides what the program asks for.
+    let mask = mask | libc::STATX_INO | libc::STATX_MTIME | libc::STATX_BTIME;
     // SAFETY: same contract.
     let code = raw::ret(unsafe { sys!(Sysno::statx, dir, path, flags, mask, stx) }) as c_int;
-    if code != 0 {
-        return code;
+    if code == 0 {
+        // SAFETY: filled by the kernel.
+        inodes::equalise(unsafe { &mut *stx });
     }
-    // SAFETY: filled by the kernel.
-    let stx = unsafe { &mut *stx };
-    let device = libc::makedev(stx.stx_dev_major, stx.stx_dev_minor);
-    let changed = &stx.stx_mtime;
-    let (inode, sec, nsec) = shown(device, stx.stx_ino, changed.tv_sec, changed.tv_nsec.into());
-    stx.stx_ino = inode;
-    (stx.stx_dev_major, stx.stx_dev_minor) = (8, 1);
-    for time in [
-        &mut stx.stx_atime,
-        &mut stx.stx_mtime,
-        &mut stx.stx_ctime,
-        &mut stx.stx_btime,
-    ] {
-        time.tv_sec = sec;
-        time.tv_nsec = nsec as u32;
-    }
-    stx.stx_blocks = stx.stx_size / 512 + 1;
-    if u32::from(stx.stx_mode) & libc::S_IFMT == libc::S_IFDIR {
-        stx.stx_size = 4096;
-        stx.stx_nlink = 2;
-    }
-    0
+    code
 }
 
 /// The virtual descriptor that a path names, as /dev/stdout and /dev/fd/7 do:

@@ -5,7 +5,7 @@ use crate::refuse::{self, Unsupported};
 use crate::{
     actions, clock, clone, control, exec, fatal, fds, files, futex, ids, inotify, kill, locks,
     machine, masks, messages, options, outside, polling, process, random, signalfd, sigwait,
-    sockets, sysv, threads, timers, transfer, wait,
+    sockets, sysv, threads, timers, times, transfer, wait,
 };
 use core::ffi::{c_int, c_long, c_uint, c_ulong};
 use syscalls::Sysno;
@@ -131,6 +131,15 @@ pub(crate) unsafe fn syscall(number: c_long, a: [c_ulong; 6]) -> c_long {
                 polling::epoll_wait(int(0), ptr!(1), int(2), int(3), ptr!(4)).into()
             }
             Sysno::fsync | Sysno::fdatasync | Sysno::syncfs => outside::sync(call, int(0)).into(),
+            Sysno::sync_file_range => {
+                outside::sync_range(int(0), a[1] as i64, a[2] as i64, uint(3)).into()
+            }
+            Sysno::sync => {
+                outside::sync_all();
+                0
+            }
+            Sysno::msync => outside::msync(ptr!(0), a[1] as usize, int(2)).into(),
+            Sysno::utimensat => times::utimensat(int(0), ptr!(1), ptr!(2), int(3)).into(),
             Sysno::sched_yield => threads::sched_yield().into(),
             // By number it tells how many bytes the kernel's mask has.
             Sysno::sched_getaffinity => match threads::getaffinity(a[1] as usize, ptr!(2)) {

@@ -14,7 +14,7 @@ use crate::raw::{line, sys};
 use crate::refuse;
 use crate::turn::{self, Op, begin};
 use crate::world::{card, header, world};
-use core::ffi::c_int;
+use core::ffi::{c_int, c_uint, c_void};
 use core::sync::atomic::Ordering;
 use crane_channel::futex;
 use crane_channel::ring::Consumer;
@@ -40,13 +40,39 @@ fn lasts(fd: c_int) -> bool {
 
 /// fsync(2), fdatasync(2), syncfs(2).
 pub(crate) fn sync(call: Sysno, fd: c_int) -> c_int {
-    let me = begin(Op::Sync);
     // SAFETY: plain system calls of a descriptor.
-    let wait = || unsafe { sys!(call, fd) as isize as i32 };
-    let code = if me != 0 && lasts(fd) {
-        leave_for(me, wait)
+    disk_wait(|| lasts(fd), || unsafe { sys!(call, fd) as isize as i32 })
+}
+
+/// sync_file_range(2).
+pub(crate) fn sync_range(fd: c_int, from: i64, len: i64, flags: c_uint) -> c_int {
+    // SAFETY: a plain system call of a descriptor.
+    let wait = || unsafe { sys!(Sysno::sync_file_range, fd, from, len, flags) as isize as i32 };
+    disk_wait(|| lasts(fd), wait)
+}
+
+/// sync(2).
+pub(crate) fn sync_all() {
+    // SAFETY: sync has no arguments.
+    disk_wait(|| true, || unsafe { sys!(Sysno::sync) as isize as i32 });
+}
+
+/// msync(2).
+pub(crate) fn msync(start: *mut c_void, len: usize, flags: c_int) -> c_int {
+    let waits = || flags & libc::MS_SYNC != 0;
+    // SAFETY: the kernel checks the range, and changes nothing in it.
+    disk_wait(waits, || unsafe {
+        sys!(Sysno::msync, start, len, flags) as isize as i32
+    })
+}
+
+/// Makes a call that may wait for a disk: out of the schedule if it `waits`.
+fn disk_wait(waits: impl FnOnce() -> bool, call: impl FnOnce() -> i32) -> c_int {
+    let me = begin(Op::Sync);
+    let code = if me != 0 && waits() {
+        leave_for(me, call)
     } else {
-        wait()
+        call()
     };
     if code < 0 {
         return crate::raw::fail(-code);

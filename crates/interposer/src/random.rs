@@ -64,3 +64,15 @@ pub(crate) fn number(bound: u32) -> u32 {
         }
     }
 }
+
+/// Replaces the 16 bytes that the kernel made for this program image (getauxval(3),
+/// `AT_RANDOM`). The C library has taken its stack guard from them before.
+pub(crate) fn replace_kernels() {
+    // SAFETY: getauxval has no preconditions.
+    let place = unsafe { libc::getauxval(libc::AT_RANDOM) } as *mut [u8; 16];
+    if !place.is_null() {
+        // SAFETY: the kernel put 16 bytes there, on the writable stack, and nobody
+        // else runs while the library is loaded.
+        fill(unsafe { &mut *place });
+    }
+}

@@ -12,7 +12,7 @@ use crate::raw::{fail, sys};
 use crate::real::real;
 use crate::turn::{Op, begin};
 use crate::world::{vkernel, world};
-use crate::{files, tls};
+use crate::{files, inodes, tls};
 use core::ffi::{CStr, c_char, c_int, c_void};
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crane_scheduler::Slot;
@@ -183,7 +183,7 @@ pub(crate) unsafe fn freopen(
             fds::drop_virtual(fd);
         }
         if !new.is_null() && *mode != b'r' as c_char {
-            files::touched(libc::fileno(new));
+            inodes::touched(libc::fileno(new));
         }
         new
     }

@@ -6,7 +6,7 @@ use crate::raw::{self, fail, sys};
 use crate::refuse::{self, Unsupported};
 use crate::turn::{Op, begin};
 use crate::world::vkernel;
-use crate::{ancillary, files, inotify, random, signalfd};
+use crate::{ancillary, files, inodes, inotify, random, signalfd};
 use core::ffi::{c_int, c_ulong, c_void};
 use crane_scheduler::Slot;
 use crane_vkernel::{DescId, Dir, Gather, Kind, Scatter};
@@ -173,7 +173,7 @@ pub(crate) unsafe fn write(fd: c_int, from: *const c_void, len: size_t) -> ssize
     // SAFETY: same contract.
     let n = raw::ret(unsafe { sys!(Sysno::write, fd, from, len) });
     if me != 0 && n > 0 {
-        files::touched(fd);
+        inodes::touched(fd);
     }
     n
 }
@@ -185,7 +185,7 @@ pub(crate) unsafe fn writev(fd: c_int, iov: *const iovec, count: c_int) -> ssize
         // SAFETY: same contract.
         let n = raw::ret(unsafe { sys!(Sysno::writev, fd, iov, count) });
         if me != 0 && n > 0 {
-            files::touched(fd);
+            inodes::touched(fd);
         }
         return n;
     };
@@ -203,7 +203,7 @@ pub(crate) unsafe fn pwrite(fd: c_int, from: *const c_void, len: size_t, at: off
     // SAFETY: same contract. (On a socket or pipe the placeholder says ESPIPE.)
     let n = raw::ret(unsafe { sys!(Sysno::pwrite64, fd, from, len, at) });
     if me != 0 && n > 0 {
-        files::touched(fd);
+        inodes::touched(fd);
     }
     n
 }
@@ -214,7 +214,7 @@ pub(crate) fn ftruncate(fd: c_int, len: off_t) -> c_int {
     // SAFETY: plain ftruncate(2).
     let code = raw::ret(unsafe { sys!(Sysno::ftruncate, fd, len) }) as c_int;
     if me != 0 && code == 0 {
-        files::touched(fd);
+        inodes::touched(fd);
     }
     code
 }
@@ -346,7 +346,7 @@ pub(crate) unsafe fn pwritev(
     // SAFETY: same contract.
     let n = raw::ret(unsafe { sys!(Sysno::pwritev2, fd, iov, count, at, 0, flags) });
     if me != 0 && n > 0 {
-        files::touched(fd);
+        inodes::touched(fd);
     }
     n
 }
@@ -363,7 +363,7 @@ pub(crate) unsafe fn moved(call: Sysno, ends: [c_int; 2], a: [c_ulong; 6]) -> ss
     // SAFETY: the caller's contract for this call.
     let n = raw::ret(unsafe { sys!(call, a[0], a[1], a[2], a[3], a[4], a[5]) });
     if me != 0 && n > 0 {
-        files::touched(ends[1]);
+        inodes::touched(ends[1]);
     }
     n
 }

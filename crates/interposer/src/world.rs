@@ -58,7 +58,7 @@ pub(crate) struct World {
     pub(crate) inotify: crate::inotify::Table,
     pub(crate) timers: crate::timers::Table,
     pub(crate) signal_files: crate::signalfd::Table,
-    pub(crate) inodes: crate::files::Inodes,
+    pub(crate) inodes: crate::inodes::Inodes,
     pub(crate) scheduler: Scheduler,
     pub(crate) stacks: crate::fatal::Stacks,
 }
@@ -148,6 +148,7 @@ pub(crate) fn ensure_attached() -> bool {
             attach();
             STATE.store(ATTACHED, Ordering::Relaxed);
             turn::first_turn();
+            crate::random::replace_kernels();
             true
         }
         _ => false,
@@ -227,7 +228,7 @@ fn initialise() {
         )
     });
     crate::network::note_address();
-    crate::files::note_start();
+    crate::inodes::note_start();
     process::first();
     w.ready.store(1, Ordering::Release);
     let pid = raw::getpid();

@@ -57,6 +57,23 @@ CASE(stat_by_version) {
     close(fd);
 }
 
+CASE(directories_with_large_files) {
+    DIR *stream = opendir("/proc/self/task");
+    struct dirent64 entry, *given;
+    NEED(stream != NULL);
+    RESULT(readdir64(stream)->d_name[0]);
+    RESULT(readdir64_r(stream, &entry, &given));
+    RESULT(given == &entry && strcmp(entry.d_name, "..") == 0);
+    closedir(stream);
+    struct dirent64 **list;
+    int count = scandir64("/proc/self/task", &list, NULL, NULL);
+    RESULT(count);
+    for (int i = 0; i < count; i++)
+        free(list[i]);
+    free(list);
+    CALL(scandirat64(AT_FDCWD, "missing", &list, NULL, NULL));
+}
+
 CASE(open_of_fortified_programs) {
     int first = __open_2("/etc/passwd", O_RDONLY), second = __open64_2("/etc/passwd", O_RDONLY);
     int third = __openat_2(AT_FDCWD, "/etc/passwd", O_RDONLY);
