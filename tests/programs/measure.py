@@ -24,7 +24,7 @@ from killing import random_hosts
 from program import Address, Program
 
 from crane.admin import request
-from crane.bench import costs
+from crane.bench import admission, costs
 from crane.bench.results import machine
 from crane.chaos.cluster import Cluster, connect, free_port, wait_for
 from crane.errors import CraneError
@@ -66,9 +66,10 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     chosen = [named(one) for one in wanted.names] or programs()
     if wanted.no_costs:
-        micro = list(_known("operation").values())
+        micro, waits = list(_known("operation").values()), list(_known("beside").values())
     else:
         micro = [_cost(one) for one in costs.measure()]
+        waits = [_wait(one) for one in admission.measure()]
     rows, failures = _known("program"), []
     for program in chosen:
         if program.speed(("127.0.0.1", 1), Path("/")) is None:
@@ -79,7 +80,7 @@ def main() -> None:
             print(*row, sep="  ", flush=True)
         except (CraneError, OSError, subprocess.SubprocessError) as error:
             failures.append(f"{program.name}: {error}")
-    PAGE.write_text(page(micro, [rows[name] for name in sorted(rows)]))
+    PAGE.write_text(page(micro, waits, [rows[name] for name in sorted(rows)]))
     print(f"\n{PAGE.read_text()}")
     for one in failures:
         print(one)
@@ -88,6 +89,13 @@ def main() -> None:
 
 def _cost(one: costs.Cost) -> tuple[str, ...]:
     return (one.what, f"{one.native:,.0f}", f"{one.replicated:,.0f}")
+
+
+def _wait(one: admission.Latency) -> tuple[str, ...]:
+    def both(found: tuple[float, float]) -> str:
+        return f"{found[0]:.2f}, {found[1]:.2f}"
+
+    return (one.beside, both(one.native), both(one.replicated))
 
 
 def _known(head: str) -> dict[str, tuple[str, ...]]:
@@ -103,7 +111,11 @@ def _known(head: str) -> dict[str, tuple[str, ...]]:
     return found
 
 
-def page(micro: Sequence[tuple[str, ...]], rows: Sequence[tuple[str, ...]]) -> str:
+def page(
+    micro: Sequence[tuple[str, ...]],
+    waits: Sequence[tuple[str, ...]],
+    rows: Sequence[tuple[str, ...]],
+) -> str:
     """The page in Markdown."""
     found, load = machine(), os.getloadavg()[2]
     parts = [
@@ -125,6 +137,18 @@ def page(micro: Sequence[tuple[str, ...]], rows: Sequence[tuple[str, ...]]) -> s
             "| operation | alone | replicated |",
             "|---|---|---|",
             *(f"| {' | '.join(row)} |" for row in micro),
+            "",
+        ]
+    if waits:
+        parts += [
+            "## Inputs of a busy program",
+            "",
+            "A round trip of 8 bytes to a thread beside another one that never waits; three",
+            "replicas, logs on disk. Milliseconds: half of them, and 99 of 100, took at most.",
+            "",
+            "| beside | alone | replicated |",
+            "|---|---|---|",
+            *(f"| {' | '.join(row)} |" for row in waits),
             "",
         ]
     parts += [
