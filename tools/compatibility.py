@@ -54,7 +54,7 @@ _HEAD = """\
 
 A replicated program runs with a preloaded library, the interposer, which answers
 the functions below. The table is the `interposed!` macro in
-`crates/interposer/src/exports.rs`; the same macro makes the library's exports, so
+`crates/interposer/src/exports/`; the same macro makes the library's exports, so
 this page cannot list a function that the library does not have. x86-64 Linux and
 glibc 2.34 or newer.
 

@@ -1,6 +1,6 @@
 """What the interposer's source says it does: its table and its refusals.
 
-The table is the ``interposed!`` macro in ``exports.rs``; a function that needs
+The table is the ``interposed!`` macro in the files of ``exports/``; a function that needs
 assembly is exported elsewhere and found by its ``no_mangle``. What is not
 supported is the ``Unsupported`` enum in ``refuse.rs``.
 """
@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE = ROOT / "crates" / "interposer" / "src"
+TABLE = SOURCE / "exports"
 
 _FAMILY = re.compile(r"    (\w+) \{")
 _DOC = re.compile(r"\s*/// ?(.*)")
@@ -51,15 +52,23 @@ def rows(text: str | None = None) -> list[Row]:
     Raises:
         ValueError: when the table cannot be found or a row has no documentation.
     """
-    if text is None:
-        text = (SOURCE / "exports.rs").read_text()
+    if text is not None:
+        return _checked(list(_table(text, "the table")))
+    files = [path for path in sorted(TABLE.glob("*.rs")) if path.name != "mod.rs"]
+    return _checked([row for path in files for row in _table(path.read_text(), path.name)])
+
+
+def _checked(found: list[Row]) -> list[Row]:
+    if len({row.symbol for row in found}) != len(found):
+        raise ValueError("exports: a symbol is there twice")
+    return found
+
+
+def _table(text: str, name: str) -> Iterator[Row]:
     _, found, table = text.partition("\ninterposed! {\n")
     if not found:
-        raise ValueError("exports.rs: there is no `interposed!` table")
-    result = list(_rows(table.partition("\n}\n")[0]))
-    if len({row.symbol for row in result}) != len(result):
-        raise ValueError("exports.rs: a symbol is there twice")
-    return result
+        raise ValueError(f"{name}: there is no `interposed!` table")
+    return _rows(table.partition("\n}\n")[0])
 
 
 def _rows(table: str) -> Iterator[Row]:
@@ -78,7 +87,7 @@ def _rows(table: str) -> Iterator[Row]:
             doc = f"{doc} {line.strip().removeprefix('///').strip()}".strip()
         elif match := _FUNCTION.match(line):
             if not doc:
-                raise ValueError(f"exports.rs: `{match[1]}` has no documentation")
+                raise ValueError(f"exports: `{match[1]}` has no documentation")
             refused = "refuse::" in line
             row = Row(family, match[1], doc, "refused" if refused else "answered")
             doc = ""

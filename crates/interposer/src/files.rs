@@ -72,6 +72,12 @@ pub(crate) unsafe fn stat(
     }
 }
 
+/// Whether there is a directory of that name, for other calls to ask.
+pub(crate) fn is_directory(path: *const c_char) -> bool {
+    inodes::examine(libc::AT_FDCWD, path, 0)
+        .is_ok_and(|found| u32::from(found.stx_mode) & libc::S_IFMT == libc::S_IFDIR)
+}
+
 /// fstat(2).
 pub(crate) unsafe fn fstat(fd: c_int, st: *mut libc::stat) -> c_int {
     // A negative number is AT_FDCWD to fstatat(2) and no descriptor to fstat(2).

@@ -186,6 +186,9 @@ pub(crate) unsafe fn syscall(number: c_long, a: [c_ulong; 6]) -> c_long {
                 refuse::count(Unsupported::RawSystemCall);
                 fail(libc::ENOSYS).into()
             }
+            Sysno::pidfd_open | Sysno::pidfd_getfd | Sysno::pidfd_send_signal => {
+                refuse::unknown(Unsupported::ProcessDescriptor).into()
+            }
             Sysno::io_uring_setup | Sysno::io_uring_enter | Sysno::io_uring_register => {
                 refuse::count(Unsupported::IoUring);
                 fail(libc::ENOSYS).into()

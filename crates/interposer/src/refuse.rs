@@ -3,6 +3,7 @@
 use crate::raw::{self, Line, line};
 use crate::turn;
 use crate::world::header;
+use core::ffi::c_int;
 use core::sync::atomic::Ordering;
 
 /// Calls that are let through, or answered with an error, because they are not
@@ -34,11 +35,21 @@ pub(crate) enum Unsupported {
     OutsideSignal = 22,
     /// splice(2) and its like on a virtual object: EINVAL.
     Splice = 23,
+    /// A descriptor of a process (pidfd_open(2)), refused with ENOSYS.
+    ProcessDescriptor = 24,
+    /// POSIX asynchronous I/O (aio_read(3)), refused with ENOSYS.
+    AsynchronousIo = 25,
 }
 
 /// Counts one use.
 pub(crate) fn count(what: Unsupported) {
     header().unsupported[what as usize].fetch_add(1, Ordering::Relaxed);
+}
+
+/// Counts one use and fails as a kernel that does not know the call.
+pub(crate) fn unknown(what: Unsupported) -> c_int {
+    count(what);
+    raw::fail(libc::ENOSYS)
 }
 
 /// Ends the server with one clear line.

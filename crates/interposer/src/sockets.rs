@@ -250,3 +250,18 @@ pub(crate) unsafe fn socketpair(
         }
     }
 }
+
+/// sockatmark(3).
+pub(crate) fn at_mark(fd: c_int) -> c_int {
+    const SIOCATMARK: c_int = 0x8905;
+    let me = begin(Op::Control);
+    if virtual_of(me, fd).is_some() {
+        return 0;
+    }
+    let mut answer: c_int = 0;
+    // SAFETY: plain ioctl(2) that fills an int.
+    match raw::ret(unsafe { sys!(Sysno::ioctl, fd, SIOCATMARK, &raw mut answer) }) {
+        0 => answer,
+        _ => -1,
+    }
+}

@@ -3,6 +3,7 @@
 use crate::raw::{self, fail, sys};
 use crate::turn::{Op, begin};
 use crate::{files, random};
+use core::cell::UnsafeCell;
 use core::ffi::{CStr, c_char, c_int};
 use syscalls::Sysno;
 
@@ -97,4 +98,81 @@ pub(crate) unsafe fn name(template: *mut c_char) -> *mut c_char {
         }
     }
     template
+}
+
+/// L_tmpnam: room for a name of tmpnam(3).
+const ROOM: usize = 20;
+const PATTERN: &[u8; 16] = b"/tmp/fileXXXXXX\0";
+
+/// tmpnam_r(3).
+pub(crate) unsafe fn tmpnam_r(to: *mut c_char) -> *mut c_char {
+    if to.is_null() {
+        return to;
+    }
+    // SAFETY: the caller has room for L_tmpnam bytes.
+    unsafe {
+        core::ptr::copy_nonoverlapping(PATTERN.as_ptr(), to.cast(), PATTERN.len());
+        if *name(to) == 0 {
+            return core::ptr::null_mut();
+        }
+    }
+    to
+}
+
+/// Where tmpnam(3) puts a name if the caller has no room of its own.
+struct Own(UnsafeCell<[c_char; ROOM]>);
+
+// SAFETY: only the holder of the turn writes it; who reads it meanwhile breaks the
+// contract of tmpnam(3).
+unsafe impl Sync for Own {}
+
+static OWN: Own = Own(UnsafeCell::new([0; ROOM]));
+
+/// tmpnam(3).
+pub(crate) unsafe fn tmpnam(to: *mut c_char) -> *mut c_char {
+    let to = if to.is_null() { OWN.0.get().cast() } else { to };
+    // SAFETY: room for L_tmpnam bytes in both cases.
+    unsafe { tmpnam_r(to) }
+}
+
+/// Whether a name of tempnam(3) may be in that directory.
+unsafe fn is_usable(directory: *const c_char) -> bool {
+    // SAFETY: the callers pass a C string or null.
+    unsafe {
+        !directory.is_null()
+            && files::is_directory(directory)
+            && sys!(Sysno::access, directory, libc::W_OK | libc::X_OK) == 0
+    }
+}
+
+/// tempnam(3); the name is the C library's memory, as the caller frees it.
+pub(crate) unsafe fn tempnam(directory: *const c_char, prefix: *const c_char) -> *mut c_char {
+    // SAFETY: the caller passes C strings or null.
+    unsafe {
+        let chosen = [libc::getenv(c"TMPDIR".as_ptr()), directory.cast_mut()];
+        let chosen = chosen.into_iter().find(|one| is_usable(*one));
+        let place = chosen.map_or(c"/tmp", |one| CStr::from_ptr(one)).to_bytes();
+        let place = place.strip_suffix(b"/").unwrap_or(place);
+        let prefix = if prefix.is_null() {
+            b"file"
+        } else {
+            CStr::from_ptr(prefix).to_bytes()
+        };
+        let prefix = &prefix[..prefix.len().min(5)];
+        let parts = [place, b"/", prefix, b"XXXXXX\0"];
+        let made = libc::malloc(parts.iter().map(|part| part.len()).sum()).cast::<u8>();
+        if made.is_null() {
+            return made.cast();
+        }
+        let mut at = made;
+        for part in parts {
+            core::ptr::copy_nonoverlapping(part.as_ptr(), at, part.len());
+            at = at.add(part.len());
+        }
+        if *name(made.cast()) == 0 {
+            libc::free(made.cast());
+            return core::ptr::null_mut();
+        }
+        made.cast()
+    }
 }

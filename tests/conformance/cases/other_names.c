@@ -9,7 +9,9 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysinfo.h>
+#include <sys/select.h>
 #include <sys/timerfd.h>
+#include <sys/timex.h>
 
 int __fxstat(int version, int fd, struct stat *out);
 int __fxstat64(int version, int fd, struct stat64 *out);
@@ -34,6 +36,28 @@ void __longjmp_chk(jmp_buf buffer, int value);
 pid_t _Fork(void);
 __sighandler_t bsd_signal(int number, __sighandler_t handler);
 
+ssize_t __read(int fd, void *buffer, size_t count);
+ssize_t __write(int fd, const void *buffer, size_t count);
+ssize_t __pwrite64(int fd, const void *buffer, size_t count, off_t at);
+int __open(const char *path, int flags, ...);
+int __open64(const char *path, int flags, ...);
+int __close(int fd);
+int __dup2(int old, int new);
+int __pipe(int ends[2]);
+int __fcntl(int fd, int command, ...);
+int __connect(int fd, const struct sockaddr *address, socklen_t length);
+ssize_t __send(int fd, const void *buffer, size_t count, int flags);
+int __poll(struct pollfd *fds, nfds_t count, int timeout);
+int __select(int count, fd_set *in, fd_set *out, fd_set *other, struct timeval *timeout);
+pid_t __wait(int *status);
+pid_t __waitpid(pid_t pid, int *status, int options);
+pid_t __fork(void);
+pid_t __vfork(void);
+int __nanosleep(const struct timespec *length, struct timespec *rest);
+int __gettimeofday(struct timeval *at, void *zone);
+long __sysconf(int name);
+int __sched_yield(void);
+
 static volatile int taken;
 
 static void take(int number) {
@@ -55,6 +79,89 @@ CASE(stat_by_version) {
     RESULT(__fxstatat(1, AT_FDCWD, "/etc/passwd", &one, 0) == 0 && one.st_size == plain.st_size);
     RESULT(__fxstatat64(1, AT_FDCWD, "/no/such", &other, 0) == -1 && errno == ENOENT);
     close(fd);
+}
+
+CASE(names_with_underscores) {
+    int ends[2], pair[2], status = 0;
+    char text[8] = "";
+    struct pollfd set = {0, POLLIN, 0};
+    struct timeval none = {0, 0}, at;
+    struct timespec little = {0, 1000};
+    fd_set in;
+    RESULT(__pipe(ends));
+    RESULT(__write(ends[1], "ab", 2));
+    set.fd = ends[0];
+    RESULT(__poll(&set, 1, 0));
+    FD_ZERO(&in);
+    FD_SET(ends[0], &in);
+    RESULT(__select(ends[0] + 1, &in, NULL, NULL, &none));
+    RESULT(__read(ends[0], text, sizeof text));
+    RESULT(__dup2(ends[0], 50));
+    RESULT(__fcntl(50, F_GETFD));
+    RESULT(__close(50));
+    NEED(socketpair(AF_UNIX, SOCK_STREAM, 0, pair) == 0);
+    RESULT(__send(pair[0], "c", 1, 0));
+    struct sockaddr nowhere = {.sa_family = AF_INET};
+    CALL(__connect(-1, &nowhere, sizeof nowhere));
+    int fd = __open("underscores", O_CREAT | O_RDWR, 0600);
+    RESULT(__pwrite64(fd, "xyz", 3, 0));
+    close(fd);
+    fd = __open64("underscores", O_RDONLY);
+    RESULT(read(fd, text, sizeof text));
+    close(fd);
+    unlink("underscores");
+    pid_t child = __fork();
+    if (child == 0)
+        _exit(3);
+    RESULT(__waitpid(child, &status, 0) == child);
+    result("status", WEXITSTATUS(status));
+    child = __vfork();
+    if (child == 0)
+        _exit(4);
+    RESULT(__wait(&status) == child);
+    result("status", WEXITSTATUS(status));
+    RESULT(__nanosleep(&little, NULL));
+    RESULT(__gettimeofday(&at, NULL));
+    RESULT(__sysconf(_SC_PAGESIZE));
+    RESULT(__sched_yield());
+    close(ends[0]);
+    close(ends[1]);
+    close(pair[0]);
+    close(pair[1]);
+}
+
+CASE(clocks_of_ntp) {
+    struct ntptimeval at;
+    time_t now = time(NULL);
+    ntp_gettime(&at);
+    result("the same clock", at.time.tv_sec - now <= 1);
+    ntp_gettimex(&at);
+    result("the same clock", at.time.tv_sec - now <= 1);
+}
+
+CASE(names_for_temporary_files) {
+    char name[L_tmpnam];
+    RESULT(tmpnam_r(NULL) == NULL);
+    RESULT(tmpnam_r(name) == name && strncmp(name, "/tmp/file", 9) == 0);
+    RESULT(access(name, F_OK));
+    char *own = tmpnam(NULL);
+    RESULT(strlen(own));
+    char *made = tempnam("/missing", "prefix");
+    say("%.10s", made);
+    result("length", strlen(made));
+    free(made);
+    made = tempnam("/dev/shm", NULL);
+    say("%.13s", made);
+    free(made);
+}
+
+CASE(urgent_data) {
+    int pair[2];
+    NEED(socketpair(AF_UNIX, SOCK_STREAM, 0, pair) == 0);
+    CALL(sockatmark(999));
+    CALL(sockatmark(open("/dev/null", O_RDONLY)));
+    close(pair[0]);
+    close(pair[1]);
 }
 
 CASE(directories_with_large_files) {

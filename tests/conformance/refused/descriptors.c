@@ -1,0 +1,23 @@
+/* Descriptors of processes and POSIX asynchronous I/O: refused, and the program goes on. */
+#include "../cases/conformance.h"
+#include <aio.h>
+#include <fcntl.h>
+#include <sys/pidfd.h>
+#include <sys/syscall.h>
+
+CASE(descriptors_of_processes) {
+    CALL(pidfd_open(getpid(), 0));
+    CALL(pidfd_getfd(3, 0, 0));
+    CALL(pidfd_send_signal(3, SIGUSR1, NULL, 0));
+    CALL(syscall(SYS_pidfd_open, getpid(), 0));
+}
+
+CASE(asynchronous_io) {
+    char byte = 'x';
+    struct aiocb block = {.aio_fildes = 1, .aio_buf = &byte, .aio_nbytes = 1};
+    struct aiocb *list[] = {&block};
+    CALL(aio_write(&block));
+    CALL(aio_read(&block));
+    CALL(aio_fsync(O_SYNC, &block));
+    CALL(lio_listio(LIO_WAIT, list, 1, NULL));
+}
