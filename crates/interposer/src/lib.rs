@@ -73,6 +73,7 @@ mod sockets;
 mod spawn;
 mod spin;
 mod spinlock;
+mod stack;
 mod stdio;
 mod sysv;
 mod temporary;

@@ -66,13 +66,46 @@ pub(crate) fn number(bound: u32) -> u32 {
 }
 
 /// Replaces the 16 bytes that the kernel made for this program image (getauxval(3),
-/// `AT_RANDOM`). The C library has taken its stack guard from them before.
-pub(crate) fn replace_kernels() {
+/// `AT_RANDOM`), and if the caller is the `first` code of the image, also what the
+/// C library has made of them.
+pub(crate) fn replace_kernels(first: bool) {
     // SAFETY: getauxval has no preconditions.
     let place = unsafe { libc::getauxval(libc::AT_RANDOM) } as *mut [u8; 16];
     if !place.is_null() {
         // SAFETY: the kernel put 16 bytes there, on the writable stack, and nobody
         // else runs while the library is loaded.
         fill(unsafe { &mut *place });
+    }
+    if first {
+        replace_guards();
+    }
+}
+
+/// Replaces the stack guard and the mask of kept pointers. Both are left behind on
+/// stacks, and programs do write such leavings out (padding between records).
+///
+/// Only from the constructor of this library, which runs before all others
+/// (`-z initfirst`): the frames below it are the dynamic linker's, which have no
+/// guards, and no pointer has been masked yet. Threads inherit both.
+fn replace_guards() {
+    let mut words = [0u64; 2];
+    for word in &mut words {
+        let mut bytes = [0; 8];
+        fill(&mut bytes);
+        *word = u64::from_le_bytes(bytes);
+    }
+    // The lowest byte of the guard ends strings.
+    let (guard, mask) = (words[0] & !0xff, words[1]);
+    // SAFETY: the thread control block's `stack_guard` and `pointer_guard`, whose
+    // places are part of the ABI of x86-64 (compilers use the first); see above
+    // for why nobody depends on the old values.
+    unsafe {
+        core::arch::asm!(
+            "mov fs:[0x28], {guard}",
+            "mov fs:[0x30], {mask}",
+            guard = in(reg) guard,
+            mask = in(reg) mask,
+            options(nostack, preserves_flags),
+        );
     }
 }

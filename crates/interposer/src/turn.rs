@@ -7,7 +7,7 @@
 
 use crate::raw::{self, line};
 use crate::world::{card, ensure_attached, header, world};
-use crate::{boundary, cancel, inotify, refuse, signals, threads, tls, trace};
+use crate::{boundary, cancel, inotify, refuse, signals, stack, threads, tls, trace};
 use core::sync::atomic::{AtomicU32, Ordering};
 use crane_channel::futex;
 use crane_scheduler::{Attention, Next, Slot, Wake};
@@ -137,6 +137,7 @@ fn attend(me: Slot) {
     boundary::flush_if_due();
     cancel::act_anywhere(me);
     signals::deliver(me);
+    stack::clean();
 }
 
 /// Gives the turn to the next in the queue and returns when it is back.
@@ -319,6 +320,8 @@ fn introduce(me: Slot) {
 /// The calling thread has just taken the turn.
 fn taken(me: Slot) {
     threads::await_leavers(me);
+    // How it came to the turn differs between replicas: who slept, who served.
+    stack::clean();
 }
 
 /// First turn of the first thread of the server: waits at the log for the

@@ -5,7 +5,7 @@
 //! across a hand-over of the turn (`turn::*`): others write meanwhile.
 
 use crate::raw::{self, line, sys};
-use crate::{boundary, process, random, real, spin, threads, tls, tsc, turn};
+use crate::{boundary, process, random, real, spin, stack, threads, tsc, turn};
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicU32, Ordering};
 use crane_channel::layout::{
@@ -141,6 +141,12 @@ static STATE: AtomicU32 = AtomicU32::new(DETACHED);
 /// natively. That is only seen by the C library's own work in this thread.
 #[inline]
 pub(crate) fn ensure_attached() -> bool {
+    ensure_attached_by(false)
+}
+
+/// `first`: by our constructor, before any other code of this image has run.
+#[inline]
+fn ensure_attached_by(first: bool) -> bool {
     match STATE.load(Ordering::Relaxed) {
         ATTACHED => true,
         DETACHED => {
@@ -148,7 +154,12 @@ pub(crate) fn ensure_attached() -> bool {
             attach();
             STATE.store(ATTACHED, Ordering::Relaxed);
             turn::first_turn();
-            crate::random::replace_kernels();
+            random::replace_kernels(first);
+            // Keeps a masked pointer, so not before the mask is replaced.
+            process::register_end();
+            if first {
+                stack::clean_start();
+            }
             true
         }
         _ => false,
@@ -167,7 +178,6 @@ fn attach() {
         });
         process::reattach_after_exec();
     }
-    process::register_end();
     spin::listen();
     tsc::guard();
 }
@@ -243,9 +253,7 @@ fn initialise() {
 
 /// Runs as the library is loaded, if nothing called us before.
 extern "C" fn constructor() {
-    if tls::slot() == 0 {
-        ensure_attached();
-    }
+    ensure_attached_by(true);
     crate::stdio::ready();
 }
 

@@ -1,6 +1,7 @@
 //! Reading, writing and the numbers of descriptors.
 
 use crate::refuse::{self, Unsupported};
+use crate::stack::clean as leave;
 use crate::{control, fds, outside, transfer};
 use core::ffi::{c_int, c_uint, c_ulong, c_void};
 use libc::{iovec, off_t, size_t, ssize_t};

@@ -4,6 +4,7 @@ use crate::directories::Compare;
 use crate::directories::Directory;
 use crate::directories::Entries;
 use crate::directories::Filter;
+use crate::stack::clean as leave;
 use crate::{directories, dprintf, files, machine, stdio, temporary, times};
 use core::ffi::{c_char, c_int, c_long, c_uint};
 use core::ptr::null;

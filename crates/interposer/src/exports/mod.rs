@@ -13,6 +13,8 @@
 
 use core::ffi::{CStr, c_void};
 
+/// Makes the functions of some families. `leave` is what each does last: quick
+/// calls clean the stack only after a wait (see `turn`), all others always.
 macro_rules! interposed {
     ($(
         $family:ident {
@@ -22,10 +24,14 @@ macro_rules! interposed {
         $($(
             $(#[$doc])*
             #[unsafe(no_mangle)]
+            // Some do not return.
+            #[allow(unreachable_code, unused_variables, clippy::diverging_sub_expression)]
             pub unsafe extern "C" fn $name($($arg: $type),*) $(-> $ret)? {
                 // SAFETY: the caller keeps the contract of the C function.
                 #[allow(unused_unsafe)]
-                unsafe { $body }
+                let result = unsafe { $body };
+                leave();
+                result
             }
         )*)*
 

@@ -1,6 +1,7 @@
 //! Processes, signals, what processes share, and calls by number.
 
 use crate::refuse::{self, Unsupported};
+use crate::stack::clean as leave;
 use crate::{
     actions, exec, fatal, ids, kill, locks, masks, process, sigwait, spawn, sysv, threads, wait,
 };
