@@ -15,6 +15,15 @@ pub enum Durability {
     Memory,
 }
 
+/// What a checkpoint covers: everything up to and including an entry.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// The entry.
+    pub index: u64,
+    /// Its term.
+    pub term: u64,
+}
+
 /// Settings of a [`Node`](crate::Node). [`Config::new`] gives the defaults,
 /// which are meant for a tick of 25 ms.
 #[derive(Debug, Clone)]
@@ -36,10 +45,11 @@ pub struct Config {
     /// Seeds the random election time-outs, so that a simulation can be
     /// repeated. `None` (production) takes them from the system.
     pub seed: Option<u64>,
-    /// Entries up to this index are not handed to
-    /// [`Output::committed`](crate::Output::committed) again: 0 (the default)
-    /// replays the log from its start, a restored checkpoint gives its index.
-    pub applied: u64,
+    /// The checkpoint from which the owner starts: entries up to its index are
+    /// not handed to [`Output::committed`](crate::Output::committed) again. A
+    /// log that does not have that entry is emptied and goes on behind it.
+    /// `None` (the default) replays the log from its start.
+    pub checkpoint: Option<Checkpoint>,
     /// The operator vouches that this cluster is new, so that an empty state
     /// directory votes at once instead of asking the others first. Never set it
     /// for a replica that may have lost its directory.
@@ -78,7 +88,7 @@ impl Config {
             heartbeat_ticks: 2,
             durability: Durability::Disk,
             seed: None,
-            applied: 0,
+            checkpoint: None,
             new_cluster: false,
             accept_memory_loss: false,
             segment_bytes: 16 << 20,

@@ -40,7 +40,7 @@ mod node;
 mod prng;
 pub mod wire;
 
-pub use config::{Config, Durability};
+pub use config::{Checkpoint, Config, Durability};
 pub use disk::{Disk, DiskFile, RealDisk, SimDisk};
 pub use error::{Error, ProposeError};
 pub use log::{LogStore, Recovery, StoreConfig};

@@ -25,6 +25,7 @@ struct Seen {
     sent: Vec<Message>,
     roles: Vec<(Role, u64, Option<u64>)>,
     refuses: bool,
+    needed: Vec<u64>,
 }
 
 impl Output for Seen {
@@ -39,6 +40,10 @@ impl Output for Seen {
 
     fn role_changed(&mut self, role: Role, term: u64, leader: Option<u64>) {
         self.roles.push((role, term, leader));
+    }
+
+    fn needs_checkpoint(&mut self, index: u64) {
+        self.needed.push(index);
     }
 
     fn accepts_committed(&mut self) -> bool {
@@ -156,7 +161,7 @@ fn a_replica_alone_commits_and_replays_from_the_start() {
     // From a checkpoint, only what comes after it.
     drop(node);
     let mut later = config(1, 1);
-    later.applied = 8;
+    later.checkpoint = Some(crane_consensus::Checkpoint { index: 8, term: 1 });
     let (_, third) = alone(&disk, later);
     assert_eq!(third.committed[0], seen.committed[8]);
 }

@@ -8,10 +8,44 @@ use crate::error::Error;
 use crate::node::Standing;
 
 /// The format of the whole directory.
-pub(crate) const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 2;
 pub(crate) const NAME: &str = "meta";
 const TEMPORARY: &str = "meta.tmp";
 const MAGIC: &[u8; 8] = b"CRANELOG";
+
+/// Where the log begins: what was known when its first segment was begun.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Base {
+    /// The first segment.
+    pub(crate) segment: u32,
+    /// The entry before its first one, and that entry's term.
+    pub(crate) index: u64,
+    pub(crate) index_term: u64,
+    /// Checksum of the record before, the chain's beginning.
+    pub(crate) prev: u32,
+    /// Where that record ended.
+    pub(crate) end: u64,
+    /// Hard state.
+    pub(crate) term: u64,
+    pub(crate) vote: u64,
+    pub(crate) commit: u64,
+}
+
+impl Base {
+    /// A log that was never cut.
+    pub(crate) fn whole(seed: u32) -> Self {
+        Self {
+            segment: 1,
+            index: 0,
+            index_term: 0,
+            prev: seed,
+            end: 0,
+            term: 0,
+            vote: 0,
+            commit: 0,
+        }
+    }
+}
 
 /// What the `meta` file says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,6 +68,7 @@ pub(crate) struct Meta {
     /// Written without syncing since `boot`, and not closed properly.
     pub(crate) unsynced: bool,
     pub(crate) boot: [u8; 16],
+    pub(crate) base: Base,
 }
 
 impl Meta {
@@ -58,6 +93,19 @@ impl Meta {
         out.extend_from_slice(&standing.to_le_bytes());
         let flags = u32::from(self.creating) | u32::from(self.unsynced) << 1;
         out.extend_from_slice(&flags.to_le_bytes());
+        let base = &self.base;
+        out.extend_from_slice(&base.segment.to_le_bytes());
+        out.extend_from_slice(&base.prev.to_le_bytes());
+        for word in [
+            base.index,
+            base.index_term,
+            base.end,
+            base.term,
+            base.vote,
+            base.commit,
+        ] {
+            out.extend_from_slice(&word.to_le_bytes());
+        }
         out.extend_from_slice(&(self.peers.len() as u32).to_le_bytes());
         for peer in &self.peers {
             out.extend_from_slice(&peer.to_le_bytes());
@@ -102,6 +150,17 @@ impl Meta {
             other => return Err(format!("it has an unknown standing {other}")),
         };
         let flags = fields.u32()?;
+        let (segment, prev) = (fields.u32()?, fields.u32()?);
+        let base = Base {
+            segment,
+            prev,
+            index: fields.u64()?,
+            index_term: fields.u64()?,
+            end: fields.u64()?,
+            term: fields.u64()?,
+            vote: fields.u64()?,
+            commit: fields.u64()?,
+        };
         let count = fields.u32()?;
         let peers = (0..count).map(|_| fields.u64()).collect::<Result<_, _>>()?;
         Ok(Self {
@@ -116,6 +175,7 @@ impl Meta {
             creating: flags & 1 != 0,
             unsynced: flags & 2 != 0,
             boot,
+            base,
         })
     }
 

@@ -18,9 +18,9 @@
 //! `meta` says whose directory it is; `log-00000001.seg` and so on hold records
 //! ([`record`]); entries and hard state are one stream, entries first, so that
 //! a commit index never precedes its entry. `spare.tmp` is the next segment in
-//! the making. The log is never compacted: its first index is 1. The record
-//! format already allows a file to be used again without clearing it.
+//! the making. Whole segments behind a checkpoint are dropped ([`cut`]).
 
+pub(crate) mod cut;
 pub(crate) mod index;
 pub(crate) mod meta;
 pub(crate) mod record;
@@ -33,10 +33,10 @@ use std::cell::RefCell;
 use raft::eraftpb::{Entry, HardState};
 
 use self::index::Index;
-use self::meta::Meta;
+use self::meta::{Base, Meta};
 use self::record::{Encoder, Position};
 use self::segment::Spare;
-use crate::config::{Config, Durability};
+use crate::config::{Checkpoint, Config, Durability};
 use crate::disk::{Disk, DiskFile};
 use crate::error::Error;
 use crate::node::Standing;
@@ -56,6 +56,8 @@ pub struct StoreConfig {
     pub new_cluster: bool,
     /// See [`Config::accept_memory_loss`].
     pub accept_memory_loss: bool,
+    /// See [`Config::checkpoint`].
+    pub checkpoint: Option<Checkpoint>,
     /// Bytes of a segment file.
     pub segment_bytes: u64,
     /// Bytes of recent entries kept in memory.
@@ -71,6 +73,7 @@ impl From<&Config> for StoreConfig {
             durability: config.durability,
             new_cluster: config.new_cluster,
             accept_memory_loss: config.accept_memory_loss,
+            checkpoint: config.checkpoint,
             segment_bytes: config.segment_bytes,
             cache_bytes: config.cache_bytes,
         }
@@ -112,6 +115,9 @@ pub struct LogStore<D: Disk> {
     /// Everything before this position is known to be synced.
     synced: Position,
     spare: Spare<D::File>,
+    /// What was known at the start of each segment, from the first on.
+    starts: Vec<Base>,
+    checkpoint: Option<Checkpoint>,
     index: Index,
     hard: HardState,
     buffer: Vec<u8>,
@@ -161,7 +167,9 @@ impl<D: Disk> LogStore<D> {
         }
         let last = last.unwrap_or(1);
         let last = if meta.creating { 1 } else { last };
-        let tail = recover::recover(&mut disk, meta.seed, last, &mut index, &mut recovery)?;
+        cut::remove_leftovers(&mut disk, &names, meta.base.segment)?;
+        let (seed, base) = (meta.seed, meta.base);
+        let tail = recover::recover(&mut disk, seed, &base, last, &mut index, &mut recovery)?;
         meta.creating = false;
         meta.incarnation = meta.incarnation.checked_add(1).ok_or_else(|| {
             Error::Refused("this state directory was opened too often: remove it".into())
@@ -169,9 +177,9 @@ impl<D: Disk> LogStore<D> {
         meta.boot = disk.boot_id();
         meta.unsynced = config.durability == Durability::Memory;
         meta.save(&mut disk)?;
-        recovery.entries = index.last();
+        recovery.entries = index.last() - index.base();
         recovery.incarnation = meta.incarnation;
-        let store = Self {
+        let mut store = Self {
             meta,
             durability: config.durability,
             segment_bytes: config.segment_bytes,
@@ -183,6 +191,8 @@ impl<D: Disk> LogStore<D> {
             prev: tail.prev,
             end: tail.end,
             spare,
+            starts: tail.starts,
+            checkpoint: None,
             index,
             hard: tail.hard,
             buffer: Vec::new(),
@@ -191,6 +201,7 @@ impl<D: Disk> LogStore<D> {
             read_error: RefCell::new(None),
             disk,
         };
+        store.begin_from(config.checkpoint)?;
         Ok((store, recovery))
     }
 
@@ -302,6 +313,16 @@ impl<D: Disk> LogStore<D> {
         self.number = number;
         self.size = size;
         self.offset = 0;
+        self.starts.push(Base {
+            segment: number,
+            index: self.index.last(),
+            index_term: self.index.last_term(),
+            prev: self.prev,
+            end: self.end.0,
+            term: self.hard.term,
+            vote: self.hard.vote,
+            commit: self.hard.commit,
+        });
         Ok(())
     }
 
@@ -371,7 +392,8 @@ impl<D: Disk> LogStore<D> {
         self.index.last_term()
     }
 
-    /// The term of entry `index`; 0 for index 0, `None` behind the end.
+    /// The term of entry `index`, which may be the one before the first (0 and 0
+    /// in a log that was never cut); `None` outside.
     #[must_use]
     pub fn term_at(&self, index: u64) -> Option<u64> {
         self.index.term(index)
@@ -430,6 +452,7 @@ fn new_meta<D: Disk>(config: &StoreConfig, disk: &mut D) -> Meta {
         creating: true,
         unsynced: false,
         boot: disk.boot_id(),
+        base: Base::whole(seed),
     }
 }
 

@@ -18,7 +18,7 @@ use raft::eraftpb::HardState;
 
 use super::Recovery;
 use super::index::Index;
-use super::meta::VERSION;
+use super::meta::{Base, VERSION};
 use super::record::{self, Found, HEADER, Payload, Position};
 use super::segment;
 use crate::disk::{Disk, DiskFile};
@@ -34,25 +34,35 @@ pub(crate) struct Tail<F> {
     /// Where the last good record ended, in this segment or the one before.
     pub(crate) end: Position,
     pub(crate) hard: HardState,
+    /// What was known at the start of each segment.
+    pub(crate) starts: Vec<Base>,
 }
 
-/// Replays all segments into `index`.
+/// Replays all segments into `index`, from the one that `base` names.
 pub(crate) fn recover<D: Disk>(
     disk: &mut D,
     seed: u32,
+    base: &Base,
     last: u32,
     index: &mut Index,
     recovery: &mut Recovery,
 ) -> Result<Tail<D::File>, Error> {
+    index.begin_after(base.index, base.index_term);
     let mut replay = Replay {
         seed,
-        prev: seed,
-        end: Position(0),
-        hard: HardState::default(),
+        prev: base.prev,
+        end: Position(base.end),
+        hard: HardState {
+            term: base.term,
+            vote: base.vote,
+            commit: base.commit,
+        },
         index,
     };
-    let mut number = 1;
+    let mut starts = Vec::new();
+    let mut number = base.segment;
     loop {
+        starts.push(replay.start(number));
         let name = segment::name(number);
         let path = disk.path_of(&name);
         let file = disk.open(&name).map_err(|e| {
@@ -105,6 +115,7 @@ pub(crate) fn recover<D: Disk>(
             prev: replay.prev,
             end: replay.end,
             hard: replay.hard,
+            starts,
         });
     }
 }
@@ -134,6 +145,20 @@ struct Replay<'a> {
 }
 
 impl Replay<'_> {
+    /// What is known where segment `number` begins.
+    fn start(&self, number: u32) -> Base {
+        Base {
+            segment: number,
+            index: self.index.last(),
+            index_term: self.index.last_term(),
+            prev: self.prev,
+            end: self.end.0,
+            term: self.hard.term,
+            vote: self.hard.vote,
+            commit: self.hard.commit,
+        }
+    }
+
     /// Replays one segment up to its first record that is not whole; returns
     /// the offset of that record.
     fn segment(&mut self, bytes: &[u8], number: u32, path: &str) -> Result<usize, Error> {
@@ -176,7 +201,7 @@ impl Replay<'_> {
             }
             _ if at.offset() == 0 => return Err("it does not begin like a segment"),
             Payload::Entry(entry) => {
-                if entry.index == 0 || entry.index > self.index.last() + 1 {
+                if entry.index <= self.index.base() || entry.index > self.index.last() + 1 {
                     return Err("an entry does not follow the one before");
                 }
                 if entry.index <= self.hard.commit {

@@ -159,6 +159,9 @@ impl<D: Disk> Storage for LogStore<D> {
         max_size: impl Into<Option<u64>>,
         _context: GetEntriesContext,
     ) -> raft::Result<Vec<Entry>> {
+        if low <= self.base() {
+            return Err(raft::Error::Store(StorageError::Compacted));
+        }
         let max = max_size.into().unwrap_or(u64::MAX);
         self.read(low, high, max).map_err(|e| {
             let shown = e.to_string();
@@ -168,24 +171,41 @@ impl<D: Disk> Storage for LogStore<D> {
     }
 
     fn term(&self, index: u64) -> raft::Result<u64> {
-        self.index
-            .term(index)
-            .ok_or(raft::Error::Store(StorageError::Unavailable))
+        self.index.term(index).ok_or({
+            raft::Error::Store(if index < self.base() {
+                StorageError::Compacted
+            } else {
+                StorageError::Unavailable
+            })
+        })
     }
 
     fn first_index(&self) -> raft::Result<u64> {
-        Ok(1)
+        Ok(self.base() + 1)
     }
 
     fn last_index(&self) -> raft::Result<u64> {
         Ok(self.index.last())
     }
 
-    fn snapshot(&self, _request_index: u64, _to: u64) -> raft::Result<Snapshot> {
-        // The log is whole, so the core asks only after a reading error, which
-        // is kept and stops the node; "not yet" keeps the core from panicking.
-        Err(raft::Error::Store(
-            StorageError::SnapshotTemporarilyUnavailable,
-        ))
+    /// Only says which checkpoint there is: replicas fetch it by another way.
+    fn snapshot(&self, request_index: u64, _to: u64) -> raft::Result<Snapshot> {
+        let found = self.checkpoint();
+        let Some(checkpoint) = found.filter(|found| found.index >= request_index) else {
+            // After a reading error, which is kept and stops the node; "not yet"
+            // keeps the core from panicking.
+            return Err(raft::Error::Store(
+                StorageError::SnapshotTemporarilyUnavailable,
+            ));
+        };
+        let mut snapshot = Snapshot::default();
+        let metadata = snapshot.mut_metadata();
+        metadata.index = checkpoint.index;
+        metadata.term = checkpoint.term;
+        metadata
+            .mut_conf_state()
+            .voters
+            .clone_from(&self.meta.peers);
+        Ok(snapshot)
     }
 }

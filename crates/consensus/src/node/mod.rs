@@ -8,7 +8,7 @@ mod standing;
 use std::collections::{HashMap, VecDeque};
 
 use raft::eraftpb::{Entry, Message};
-use raft::{RawNode, StateRole};
+use raft::{RawNode, SnapshotStatus, StateRole};
 
 pub use self::output::{Output, Role};
 pub use self::standing::Standing;
@@ -19,6 +19,9 @@ use crate::disk::Disk;
 use crate::error::{Error, ProposeError};
 use crate::log::{LogStore, Recovery, StoreConfig};
 use crate::prng::Prng;
+
+/// Ticks after which a replica that needs a checkpoint is told so again.
+const CHECKPOINT_WAITS: u64 = 20;
 
 /// How far another replica is, as its leader sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,6 +79,11 @@ pub struct Node<D: Disk> {
     commit_unwritten: Option<u64>,
     /// The tick at which each replica was last sent an append.
     appended: HashMap<u64, u64>,
+    /// The tick at which each replica was told that it needs a checkpoint.
+    told_checkpoint: HashMap<u64, u64>,
+    /// The leader's log begins after this replica's ends: the checkpoint that
+    /// the leader knows of.
+    needs_checkpoint: Option<u64>,
     timeouts: Option<Timeouts>,
     /// The reason why this node had to stop.
     failure: Option<String>,
@@ -121,13 +129,15 @@ impl<D: Disk> Node<D> {
             cut: recovery.truncated_bytes > 0,
             lives: HashMap::new(),
             outbox: VecDeque::new(),
-            cursor: config.applied,
+            cursor: config.checkpoint.map_or(0, |from| from.index),
             page: VecDeque::new(),
             deliverable: commit,
             commit_written: commit,
             ticks: 0,
             commit_unwritten: None,
             appended: HashMap::new(),
+            told_checkpoint: HashMap::new(),
+            needs_checkpoint: None,
             timeouts: config.seed.map(|seed| Timeouts {
                 // Replicas with one seed must not all time out together.
                 rng: Prng::new(seed ^ config.id.wrapping_mul(0xa076_1d64_78bd_642f)),
@@ -153,6 +163,7 @@ impl<D: Disk> Node<D> {
             return;
         }
         self.ticks += 1;
+        self.tell_of_checkpoints_again();
         if self.standing == Standing::Voter {
             self.raw.tick();
         } else {
@@ -208,6 +219,42 @@ impl<D: Disk> Node<D> {
         }
     }
 
+    /// The owner has a checkpoint of everything up to entry `index`, which was
+    /// handed over.
+    pub fn checkpointed(&mut self, index: u64) {
+        if index <= self.cursor {
+            self.raw.mut_store().set_checkpoint(index);
+        }
+    }
+
+    /// Drops entries up to `index` from the log, as far as the newest checkpoint
+    /// that was told of goes, in whole files.
+    ///
+    /// # Errors
+    /// [`Error::Fatal`] if the disk fails.
+    pub fn cut(&mut self, index: u64) -> Result<(), Error> {
+        let covered = self.log().checkpoint().map_or(0, |from| from.index);
+        self.raw.mut_store().cut(index.min(covered))
+    }
+
+    /// A replica that was told to get a checkpoint is asked how far it is, now
+    /// and then: what it was told may be lost, or it may have got one.
+    fn tell_of_checkpoints_again(&mut self) {
+        let now = self.ticks;
+        let due = |at: u64| now >= at + CHECKPOINT_WAITS;
+        let ids: Vec<u64> = self
+            .told_checkpoint
+            .iter()
+            .filter_map(|(id, at)| due(*at).then_some(*id))
+            .collect();
+        for id in ids {
+            self.told_checkpoint.remove(&id);
+            if self.is_leader() {
+                self.raw.report_snapshot(id, SnapshotStatus::Failure);
+            }
+        }
+    }
+
     /// Tells the leader that the connection to `id` broke, so that it does not
     /// go on sending ahead.
     pub fn peer_unreachable(&mut self, id: u64) {
@@ -237,6 +284,7 @@ impl<D: Disk> Node<D> {
     pub fn has_urgent(&self) -> bool {
         self.failure.is_some()
             || !self.outbox.is_empty()
+            || self.needs_checkpoint.is_some()
             || self.raw.has_ready()
             || self.commit_is_overdue()
     }

@@ -46,6 +46,11 @@ pub trait Output {
     /// The replica's role, its term or the leader it knows has changed.
     fn role_changed(&mut self, role: Role, term: u64, leader: Option<u64>);
 
+    /// The log of the leader begins behind the end of this replica's: it can only
+    /// go on from a checkpoint of at least entry `index`, which other replicas
+    /// have. Called again every half a second while that is so.
+    fn needs_checkpoint(&mut self, index: u64);
+
     /// Asked before each committed entry: false leaves it and all later ones in
     /// the log for another [`process`](crate::Node::process) call, so that a
     /// slow server does not fill the memory of its node.

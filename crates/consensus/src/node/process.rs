@@ -35,6 +35,9 @@ impl<D: Disk> Node<D> {
         while let Some(msg) = self.outbox.pop_front() {
             self.send(out, msg);
         }
+        if let Some(index) = self.needs_checkpoint.take() {
+            out.needs_checkpoint(index);
+        }
         if self.raw.has_ready() {
             self.process_ready(out)?;
         }
@@ -71,8 +74,10 @@ impl<D: Disk> Node<D> {
             self.send(out, msg);
         }
         if !ready.snapshot().is_empty() {
+            // `step` lets none through.
             return Err(Error::Fatal(
-                "a snapshot arrived, which this version does not know: start the version the other replicas run".into(),
+                "a snapshot came through that is not a checkpoint's name: restart this replica"
+                    .into(),
             ));
         }
         let entries = ready.take_entries();
@@ -182,6 +187,7 @@ impl<D: Disk> Node<D> {
         match msg.msg_type() {
             MessageType::MsgAppend => _ = self.appended.insert(msg.to, self.ticks),
             MessageType::MsgHeartbeat if self.is_needless(&msg) => return,
+            MessageType::MsgSnapshot => _ = self.told_checkpoint.insert(msg.to, self.ticks),
             _ => {}
         }
         msg.deprecated_priority = self.raw.store().meta().life;

@@ -206,8 +206,9 @@ impl<D: Disk> Node<D> {
                     return Ok(());
                 }
             }
-            // A follower does not forward proposals, there are no snapshots,
-            // and the rest never leaves a replica.
+            MessageType::MsgSnapshot => return self.take_checkpoint_notice(msg),
+            // A follower does not forward proposals, and the rest never leaves a
+            // replica.
             _ => return Ok(()),
         }
         // The core refuses only messages of replicas it does not know.
@@ -216,6 +217,32 @@ impl<D: Disk> Node<D> {
             Some(e) => Err(e),
             None => Ok(()),
         }
+    }
+}
+
+impl<D: Disk> Node<D> {
+    /// The leader's log does not reach back to the end of this one. The core is
+    /// not given the notice, because there is nothing to be installed in a
+    /// running replica, but hears of its leader; the owner is told.
+    fn take_checkpoint_notice(&mut self, msg: Message) -> Result<(), Error> {
+        let index = msg.get_snapshot().get_metadata().index;
+        if index <= self.commit() {
+            // It has one by now: the core answers how far it is.
+            let _ = self.raw.step(msg);
+            return Ok(());
+        }
+        if msg.term >= self.term() {
+            self.needs_checkpoint = Some(index);
+        }
+        let mut beat = Message {
+            from: msg.from,
+            to: msg.to,
+            term: msg.term,
+            ..Message::default()
+        };
+        beat.set_msg_type(MessageType::MsgHeartbeat);
+        let _ = self.raw.step(beat);
+        Ok(())
     }
 }
 

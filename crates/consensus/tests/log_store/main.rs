@@ -21,6 +21,7 @@ fn config() -> StoreConfig {
         durability: Durability::Disk,
         new_cluster: true,
         accept_memory_loss: false,
+        checkpoint: None,
         segment_bytes: 4096,
         cache_bytes: 600,
     }

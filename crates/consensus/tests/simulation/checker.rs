@@ -87,8 +87,8 @@ impl Checker {
         }
         for (at, agreed) in self.log.iter().enumerate() {
             // An entry that a later leader committed is not this one's business.
-            if agreed.known_in < term {
-                let index = at as u64 + 1;
+            let index = at as u64 + 1;
+            if agreed.known_in < term && index >= node.log().base() {
                 let has = node.log().term_at(index);
                 assert!(
                     has == Some(agreed.term),
@@ -99,12 +99,17 @@ impl Checker {
         }
     }
 
-    /// At the end, replica `node` holds the agreed log itself.
+    /// At the end, replica `node` holds the agreed log itself, from where its own
+    /// begins.
     pub fn holds_all(&self, node: &Node<SimDisk>) {
-        let all = node.log().read(1, self.log.len() as u64 + 1, u64::MAX);
+        let base = node.log().base();
+        let all = node
+            .log()
+            .read(base + 1, self.log.len() as u64 + 1, u64::MAX);
         let all = all.expect("the log is readable");
-        assert_eq!(all.len(), self.log.len(), "safety: entries are missing");
-        for (entry, agreed) in all.iter().zip(&self.log) {
+        let agreed = &self.log[base as usize..];
+        assert_eq!(all.len(), agreed.len(), "safety: entries are missing");
+        for (entry, agreed) in all.iter().zip(agreed) {
             assert!(
                 entry.term == agreed.term && entry.data == agreed.data,
                 "safety: replica {} holds another entry {}",

@@ -1,7 +1,7 @@
 //! Replicas, their clocks and disks, and what befalls them.
 
 use crane_consensus::{
-    Config, Error, Message, Node, Output, ProposeError, Role, SimDisk, Standing,
+    Checkpoint, Config, Error, Message, Node, Output, ProposeError, Role, SimDisk, Standing,
 };
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -20,6 +20,8 @@ pub struct Scenario {
     pub replicas: u64,
     /// Replicas may lose their disks, one at a time.
     pub wipes: bool,
+    /// Replicas make checkpoints and cut their logs behind them.
+    pub cuts: bool,
     /// Planted: disks confirm syncs without doing them.
     pub lying_disks: bool,
     /// Planted: a replica that lost its disk votes at once.
@@ -40,6 +42,7 @@ impl Default for Scenario {
         Self {
             replicas: 3,
             wipes: false,
+            cuts: false,
             lying_disks: false,
             forgetful_voters: false,
             must_recover: true,
@@ -57,6 +60,8 @@ pub struct Figures {
     pub wipes: u64,
     pub torn_tails: u64,
     pub busy: u64,
+    pub cuts: u64,
+    pub fetched: u64,
 }
 
 impl Figures {
@@ -68,6 +73,8 @@ impl Figures {
         self.wipes += other.wipes;
         self.torn_tails += other.torn_tails;
         self.busy += other.busy;
+        self.cuts += other.cuts;
+        self.fetched += other.fetched;
     }
 }
 
@@ -83,6 +90,10 @@ struct Replica {
     /// An error it may report, because its disk was made to fail.
     may_fail: bool,
     led: bool,
+    /// What it can start from; kept beside the log, and lost with the disk.
+    checkpoint: Option<Checkpoint>,
+    /// It cannot go on without a checkpoint of this entry or a later one.
+    wants: Option<u64>,
 }
 
 pub struct Cluster<'s> {
@@ -103,6 +114,7 @@ struct Collect<'a> {
     next: &'a mut u64,
     checker: &'a mut Checker,
     sent: Vec<Message>,
+    wants: &'a mut Option<u64>,
     /// Entries that are still accepted.
     room: u32,
 }
@@ -122,6 +134,10 @@ impl Output for Collect<'_> {
 
     fn role_changed(&mut self, role: Role, term: u64, _leader: Option<u64>) {
         self.checker.role(self.id, role, term);
+    }
+
+    fn needs_checkpoint(&mut self, index: u64) {
+        *self.wants = Some(index);
     }
 
     fn accepts_committed(&mut self) -> bool {
@@ -144,6 +160,8 @@ impl<'s> Cluster<'s> {
                     paused_until: 0,
                     may_fail: false,
                     led: false,
+                    checkpoint: None,
+                    wants: None,
                 }
             })
             .collect();
@@ -167,6 +185,7 @@ impl<'s> Cluster<'s> {
         let peers = (1..=self.scenario.replicas).collect();
         let mut config = Config::new(at as u64 + 1, peers, [7; 16]);
         config.seed = Some(self.rng.random());
+        config.checkpoint = self.replicas[at].checkpoint;
         config.new_cluster = self.scenario.forgetful_voters;
         // Small limits, so that every limit is met.
         config.segment_bytes = 4096;
@@ -188,8 +207,9 @@ impl<'s> Cluster<'s> {
                 }
                 node.set_lazy_commit(self.rng.random());
                 replica.node = Some(node);
-                replica.next = 1;
+                replica.next = 1 + replica.checkpoint.map_or(0, |from| from.index);
                 replica.led = false;
+                replica.wants = None;
             }
             // The cut of power met it while it opened its files.
             Err(_) if replica.may_fail => self.crash(at, true),
@@ -238,6 +258,7 @@ impl<'s> Cluster<'s> {
                 next: &mut replica.next,
                 checker: &mut self.checker,
                 sent: Vec::new(),
+                wants: &mut replica.wants,
                 room,
             };
             let result = node.process(&mut out);
@@ -297,6 +318,47 @@ impl<'s> Cluster<'s> {
         }
     }
 
+    /// A replica makes a checkpoint of all that it was handed, or cuts its log
+    /// behind the one that it has.
+    fn checkpoint_or_cut(&mut self, at: usize) {
+        let replica = &mut self.replicas[at];
+        let Some(node) = &mut replica.node else {
+            return;
+        };
+        if !self.scenario.cuts || node.applied() == 0 {
+            return;
+        }
+        if self.rng.random_bool(0.5) {
+            let index = node.applied();
+            let term = node.log().term_at(index).expect("it was handed over");
+            replica.checkpoint = Some(Checkpoint { index, term });
+            node.checkpointed(index);
+        } else if let Some(from) = replica.checkpoint {
+            self.figures.cuts += 1;
+            if let Err(error) = node.cut(from.index) {
+                self.ended(at, &error);
+            }
+        }
+    }
+
+    /// A replica that is behind its leader's log starts again from a checkpoint
+    /// of another one, as soon as somebody has a new enough one.
+    fn fetch(&mut self, at: usize) {
+        let Some(wanted) = self.replicas[at].wants.take() else {
+            return;
+        };
+        let others = self.replicas.iter().filter_map(|other| other.checkpoint);
+        if let Some(found) = others
+            .filter(|found| found.index >= wanted)
+            .max_by_key(|c| c.index)
+        {
+            self.crash(at, false);
+            self.replicas[at].checkpoint = Some(found);
+            self.figures.fetched += 1;
+            self.start(at);
+        }
+    }
+
     /// One step of time: what arrives, whose clock ticks, and some proposals.
     fn step(&mut self) {
         self.now += 1;
@@ -305,10 +367,11 @@ impl<'s> Cluster<'s> {
             self.deliver(msg);
         }
         for at in 0..self.replicas.len() {
-            let replica = &mut self.replicas[at];
-            if replica.paused_until > self.now {
+            if self.replicas[at].paused_until > self.now {
                 continue;
             }
+            self.fetch(at);
+            let replica = &mut self.replicas[at];
             if self.now.is_multiple_of(replica.period)
                 && let Some(node) = &mut replica.node
             {
@@ -366,6 +429,7 @@ impl<'s> Cluster<'s> {
                 // All at once, the worst for what is not synced.
                 67 => (0..self.replicas.len()).for_each(|at| self.crash(at, true)),
                 75..155 => self.start_if_down(at),
+                155..215 => self.checkpoint_or_cut(at),
                 _ => {}
             }
         }
@@ -388,6 +452,7 @@ impl<'s> Cluster<'s> {
         if self.scenario.wipes && others.all(|(_, r)| well(r)) {
             self.crash(at, true);
             self.replicas[at].disk.wipe();
+            self.replicas[at].checkpoint = None;
             self.figures.wipes += 1;
         }
     }

@@ -112,10 +112,26 @@ fn replicas_that_lose_their_disks_come_back_without_breaking_promises() {
 }
 
 #[test]
+fn logs_that_are_cut_and_replicas_that_start_from_checkpoints_keep_every_promise() {
+    for replicas in [3, 5] {
+        expect_safe(
+            "logs_that_are_cut_and_replicas_that_start_from_checkpoints_keep_every_promise",
+            &Scenario {
+                replicas,
+                wipes: true,
+                cuts: true,
+                ..Scenario::default()
+            },
+        );
+    }
+}
+
+#[test]
 fn a_seed_repeats_exactly() {
     let scenario = Scenario {
         replicas: 5,
         wipes: true,
+        cuts: true,
         ..Scenario::default()
     };
     let first = run(&scenario, 7);
