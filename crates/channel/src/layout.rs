@@ -16,7 +16,7 @@ pub const SEGMENT_PATH: &str = "/.crane/seg";
 pub const MAGIC: u64 = u64::from_le_bytes(*b"CRANESEG");
 
 /// Version of the layout; both sides must have been built with the same.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 
 /// Bytes of the log ring, a power of two.
 pub const LOG_RING_LEN: usize = 32 << 20;
@@ -223,6 +223,9 @@ pub struct Header {
     pub preempt: AtomicU32,
     /// Calls out of the schedule that have returned so far.
     pub returned: AtomicU32,
+    /// Times that the server was restored from a checkpoint. A thread that sees
+    /// another value than before has lost what the kernel keeps for it alone.
+    pub generation: AtomicU32,
     /// Counts of calls let through or refused because they are not supported,
     /// indexed by the interposer's table of such calls.
     pub unsupported: [AtomicU32; UNSUPPORTED_SLOTS],

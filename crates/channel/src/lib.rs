@@ -24,4 +24,6 @@ pub mod layout;
 pub mod output;
 pub mod ring;
 #[cfg(feature = "std")]
+pub mod saved;
+#[cfg(feature = "std")]
 pub mod segment;

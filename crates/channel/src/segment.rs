@@ -50,6 +50,20 @@ impl Segment {
     /// # Errors
     /// Any error of open(2), ftruncate(2) or mmap(2).
     pub fn create(path: &Path, settings: Settings) -> io::Result<Self> {
+        let segment = Self::map(Self::new_file(path)?)?;
+        let header = segment.header();
+        header.version.store(VERSION, Ordering::Relaxed);
+        header
+            .quantum
+            .store(settings.quantum.max(1), Ordering::Relaxed);
+        header.deadline.store(NO_DEADLINE, Ordering::Relaxed);
+        segment.set(settings);
+        header.magic.store(MAGIC, Ordering::Release);
+        Ok(segment)
+    }
+
+    /// An empty file of the segment's length, in the place of any other.
+    pub(crate) fn new_file(path: &Path) -> io::Result<File> {
         match std::fs::remove_file(path) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
             _ => {}
@@ -57,6 +71,10 @@ impl Segment {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
         let file = rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR)?;
         rustix::fs::ftruncate(&file, SEGMENT_LEN as u64)?;
+        Ok(file.into())
+    }
+
+    pub(crate) fn map(file: File) -> io::Result<Self> {
         // SAFETY: a fresh mapping at an address of the kernel's choice.
         let base = unsafe {
             rustix::mm::mmap(
@@ -68,28 +86,30 @@ impl Segment {
                 0,
             )?
         };
-        let segment = Self {
+        Ok(Self {
             base: base.cast(),
-            file: file.into(),
-        };
-        let header = segment.header();
-        header.version.store(VERSION, Ordering::Relaxed);
+            file,
+        })
+    }
+
+    /// Writes what differs between replicas and between lives of one.
+    pub(crate) fn set(&self, settings: Settings) {
+        let header = self.header();
+        let bit = |wanted: bool, bit| if wanted { bit } else { 0 };
+        let watch = bit(settings.trace, WATCH_RECORDS) | bit(settings.objects, WATCH_OBJECTS);
         header
             .replica
             .store(settings.replica.into(), Ordering::Relaxed);
-        header
-            .quantum
-            .store(settings.quantum.max(1), Ordering::Relaxed);
-        let bit = |wanted: bool, bit| if wanted { bit } else { 0 };
-        let watch = bit(settings.trace, WATCH_RECORDS) | bit(settings.objects, WATCH_OBJECTS);
         header.watch.store(watch, Ordering::Relaxed);
         header
             .preempt
             .store(settings.preempt.into(), Ordering::Relaxed);
-        header.deadline.store(NO_DEADLINE, Ordering::Relaxed);
         header.eager.store(1, Ordering::Relaxed);
-        header.magic.store(MAGIC, Ordering::Release);
-        Ok(segment)
+    }
+
+    /// The file that is mapped.
+    pub(crate) fn file(&self) -> &File {
+        &self.file
     }
 
     /// The header.

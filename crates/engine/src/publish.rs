@@ -46,6 +46,11 @@ impl<'a> Publisher<'a> {
         }
     }
 
+    /// Says that the server has everything up to this log index, as after a restore.
+    pub fn begin_after(&mut self, index: u64) {
+        self.last = index;
+    }
+
     /// Longest entry that the ring takes.
     pub fn max_entry(&self) -> usize {
         self.producer.max_record() - 8

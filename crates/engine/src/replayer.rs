@@ -24,6 +24,8 @@ use std::time::{Duration, Instant};
 
 /// How often a program without work is looked at.
 const LOOK_FOR_WORK: Duration = Duration::from_millis(10);
+/// How often a program that is about to stand still is looked at.
+const STAND_STILL: Duration = Duration::from_millis(1);
 
 /// What to replay, and how.
 #[derive(Clone, Debug)]
@@ -42,6 +44,33 @@ pub struct Replay {
     pub preempt: bool,
     /// A file for one line per epoch: epoch, clock, output hash, schedule hash.
     pub hashes: Option<PathBuf>,
+    /// Let the server stand still after so many epochs, for a checkpoint.
+    pub park_after: Option<u64>,
+}
+
+impl Replay {
+    fn settings(&self) -> Settings {
+        Settings {
+            // No connection belongs to replica 0, so no output is asked for.
+            replica: 0,
+            quantum: self.quantum,
+            trace: self.trace,
+            objects: self.objects,
+            preempt: self.preempt,
+        }
+    }
+}
+
+/// What goes on with the server after a checkpoint.
+struct Progress {
+    source: Option<Source>,
+    filter: Filter,
+    hashes: Option<BufWriter<File>>,
+    last: Option<EpochDone>,
+    epochs: u64,
+    messages: Vec<String>,
+    park_after: Option<u64>,
+    parked: bool,
 }
 
 struct State {
@@ -51,11 +80,14 @@ struct State {
     result: Mutex<Option<Result<Value, EngineError>>>,
     finished: Condvar,
     program: Mutex<Program>,
+    /// Kept here while nobody feeds.
+    progress: Mutex<Option<Progress>>,
 }
 
 /// Feeds recorded epochs to a server. All methods may be called from any thread.
 pub struct Replayer {
-    state: Arc<State>,
+    replay: Replay,
+    state: Mutex<Arc<State>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -66,71 +98,92 @@ impl Replayer {
     /// When the segment cannot be made or the recording not be opened.
     pub fn start(replay: &Replay) -> Result<Self, EngineError> {
         let source = Source::open(&replay.source)?;
-        let failed = |path: &Path, e: std::io::Error| {
-            EngineError::new(format!(
-                "cannot make {}: {e}; choose a place that this user may write to",
-                path.display()
-            ))
-        };
         let hashes = match &replay.hashes {
-            Some(path) => Some(File::create(path).map_err(|e| failed(path, e))?),
+            Some(path) => Some(File::create(path).map_err(|e| cannot_make(path, &e))?),
             None => None,
         };
-        let settings = Settings {
-            // No connection belongs to replica 0, so no output is asked for.
-            replica: 0,
-            quantum: replay.quantum,
-            trace: replay.trace,
-            objects: replay.objects,
-            preempt: replay.preempt,
+        let segment = Segment::create(&replay.segment, replay.settings())
+            .map_err(|e| cannot_make(&replay.segment, &e))?;
+        let progress = Progress {
+            source: Some(source),
+            filter: Filter::new(),
+            hashes: hashes.map(BufWriter::new),
+            last: None,
+            epochs: 0,
+            messages: Vec::new(),
+            park_after: replay.park_after,
+            parked: false,
         };
-        let segment =
-            Segment::create(&replay.segment, settings).map_err(|e| failed(&replay.segment, e))?;
-        let state = Arc::new(State {
-            segment,
-            stop: AtomicBool::new(false),
-            wants_space: AtomicBool::new(false),
-            result: Mutex::new(None),
-            finished: Condvar::new(),
-            program: Mutex::default(),
-        });
-        let spawn = |name: &str, body: Box<dyn FnOnce() + Send>| {
-            let thread = std::thread::Builder::new().name(name.into()).spawn(body);
-            thread.map_err(|e| {
-                EngineError::new(format!("cannot start a thread: {e}; raise RLIMIT_NPROC"))
-            })
-        };
-        let fed = state.clone();
-        let feed = move || {
-            let result = Feeder::new(&fed, source, hashes).run();
-            *lock(&fed.result) = Some(result);
-            fed.finished.notify_all();
-        };
-        let watched = state.clone();
-        let threads = vec![
-            spawn("crane-replay", Box::new(feed))?,
-            spawn("crane-watch", Box::new(move || watch(&watched)))?,
-        ];
+        let (state, threads) = feed(segment, progress)?;
         Ok(Self {
-            state,
+            replay: replay.clone(),
+            state: Mutex::new(state),
             threads: Mutex::new(threads),
         })
+    }
+
+    fn state(&self) -> Arc<State> {
+        lock(&self.state).clone()
+    }
+
+    /// Saves the segment of the server, which stands still.
+    ///
+    /// # Errors
+    /// When it does not, or the file cannot be written.
+    pub fn save(&self, path: &Path) -> Result<(), EngineError> {
+        let state = self.state();
+        if !lock(&state.progress).as_ref().is_some_and(|p| p.parked) {
+            return Err(EngineError::new(
+                "the program does not stand still; give an epoch to stop after",
+            ));
+        }
+        let saved = state.segment.save(path);
+        saved.map_err(|e| cannot_make(path, &e))
+    }
+
+    /// Goes on with a server that was restored together with the segment saved in
+    /// `saved`, until `park_after` epochs in all or to the end. The server may be
+    /// restored as soon as this has returned.
+    ///
+    /// # Errors
+    /// When the server before did not stand still, or the segment cannot be used.
+    pub fn resume(&self, saved: &Path, park_after: Option<u64>) -> Result<(), EngineError> {
+        let old = self.state();
+        let Some(mut progress) = lock(&old.progress).take_if(|p| p.parked) else {
+            return Err(EngineError::new(
+                "the program before did not stand still; nothing can go on from it",
+            ));
+        };
+        self.join();
+        (progress.park_after, progress.parked) = (park_after, false);
+        let segment = Segment::load(&self.replay.segment, saved, self.replay.settings());
+        let segment = segment.map_err(|e| {
+            EngineError::new(format!(
+                "cannot load {}: {e}; take another checkpoint",
+                saved.display()
+            ))
+        })?;
+        let (state, threads) = feed(segment, progress)?;
+        *lock(&self.state) = state;
+        *lock(&self.threads) = threads;
+        Ok(())
     }
 
     /// The program's processes live in the pid namespace of which this process
     /// of the machine is the first.
     pub fn program_started(&self, init: u32) {
-        *lock(&self.state.program) = Program::new(init);
+        *lock(&self.state().program) = Program::new(init);
     }
 
-    /// Waits until the server has done all epochs, or has ended. Returns the
-    /// result as a JSON object, `None` when it takes longer than `timeout`.
+    /// Waits until the server has done all epochs, stands still where it was asked
+    /// to (`parked`), or has ended. Returns the result as a JSON object, `None` when it takes longer than `timeout`.
     ///
     /// # Errors
     /// When the recording or the server's output cannot be read.
     pub fn wait(&self, timeout: Duration) -> Result<Option<String>, EngineError> {
         let deadline = Instant::now() + timeout;
-        let mut result = lock(&self.state.result);
+        let state = self.state();
+        let mut result = lock(&state.result);
         loop {
             if let Some(result) = &*result {
                 return result.clone().map(|value| Some(value.to_string()));
@@ -139,21 +192,69 @@ impl Replayer {
             if left.is_zero() {
                 return Ok(None);
             }
-            let waited = self.state.finished.wait_timeout(result, left);
+            let waited = state.finished.wait_timeout(result, left);
             result = waited.unwrap_or_else(std::sync::PoisonError::into_inner).0;
         }
     }
 
     /// Ends the feeding.
     pub fn stop(&self) {
-        self.state.stop.store(true, Ordering::SeqCst);
-        Consumer::interrupt(&self.state.segment.header().output);
-        self.state.finished.notify_all();
+        let state = self.state();
+        state.stop.store(true, Ordering::SeqCst);
+        Consumer::interrupt(&state.segment.header().output);
+        state.finished.notify_all();
+        self.join();
+    }
+
+    fn join(&self) {
         for thread in std::mem::take(&mut *lock(&self.threads)) {
             // A panic aborts the process, so there is nobody to report.
             let _ = thread.join();
         }
     }
+}
+
+fn cannot_make(path: &Path, e: &std::io::Error) -> EngineError {
+    EngineError::new(format!(
+        "cannot make {}: {e}; choose a place that this user may write to",
+        path.display()
+    ))
+}
+
+/// Begins to feed a segment.
+fn feed(
+    segment: Segment,
+    progress: Progress,
+) -> Result<(Arc<State>, Vec<JoinHandle<()>>), EngineError> {
+    let state = Arc::new(State {
+        segment,
+        stop: AtomicBool::new(false),
+        wants_space: AtomicBool::new(false),
+        result: Mutex::new(None),
+        finished: Condvar::new(),
+        program: Mutex::default(),
+        progress: Mutex::new(None),
+    });
+    let spawn = |name: &str, body: Box<dyn FnOnce() + Send>| {
+        let thread = std::thread::Builder::new().name(name.into()).spawn(body);
+        thread.map_err(|e| {
+            EngineError::new(format!("cannot start a thread: {e}; raise RLIMIT_NPROC"))
+        })
+    };
+    let fed = state.clone();
+    let feed = move || {
+        let mut feeder = Feeder::new(&fed, progress);
+        let result = feeder.run().and_then(|()| feeder.result());
+        *lock(&fed.progress) = Some(feeder.progress);
+        *lock(&fed.result) = Some(result);
+        fed.finished.notify_all();
+    };
+    let watched = state.clone();
+    let threads = vec![
+        spawn("crane-replay", Box::new(feed))?,
+        spawn("crane-watch", Box::new(move || watch(&watched)))?,
+    ];
+    Ok((state, threads))
 }
 
 impl Drop for Replayer {
@@ -180,48 +281,50 @@ fn watch(state: &State) {
 
 struct Feeder<'a> {
     state: &'a State,
-    source: Option<Source>,
-    filter: Filter,
+    progress: Progress,
     publisher: Publisher<'a>,
     consumer: Consumer<'a>,
-    hashes: Option<BufWriter<File>>,
     rewritten: Vec<u8>,
-    last: Option<EpochDone>,
-    epochs: u64,
-    messages: Vec<String>,
+    published: u64,
     exited: bool,
 }
 
 impl<'a> Feeder<'a> {
-    fn new(state: &'a State, source: Source, hashes: Option<File>) -> Self {
+    fn new(state: &'a State, progress: Progress) -> Self {
         // SAFETY: this thread is the only one to take either end.
-        let (publisher, consumer) = unsafe {
+        let (mut publisher, consumer) = unsafe {
             (
                 Publisher::new(&state.segment, &state.wants_space),
                 state.segment.output_consumer(),
             )
         };
+        publisher.begin_after(progress.last.map_or(0, |d| d.epoch));
         Self {
             state,
-            source: Some(source),
-            filter: Filter::new(),
+            published: progress.epochs,
+            progress,
             publisher,
             consumer,
-            hashes: hashes.map(BufWriter::new),
             rewritten: Vec::new(),
-            last: None,
-            epochs: 0,
-            messages: Vec::new(),
             exited: false,
         }
     }
 
-    fn run(mut self) -> Result<Value, EngineError> {
+    fn run(&mut self) -> Result<(), EngineError> {
         loop {
             self.feed()?;
             self.drain()?;
             if self.is_done() || self.state.stop.load(Ordering::SeqCst) {
-                return self.result();
+                return Ok(());
+            }
+            if self.is_to_stand() && self.has_reached() {
+                self.progress.parked = self.state.segment.is_parked(self.publisher.last());
+                if self.progress.parked {
+                    return Ok(());
+                }
+                // It has told of the boundary and is on its way to sleep there.
+                std::thread::sleep(STAND_STILL);
+                continue;
             }
             let state = self.state;
             let has_room = || {
@@ -235,15 +338,22 @@ impl<'a> Feeder<'a> {
         }
     }
 
+    /// Whether all epochs have been published after which it is to stand still.
+    fn is_to_stand(&self) -> bool {
+        let progress = &self.progress;
+        progress.park_after.is_some_and(|n| self.published >= n)
+    }
+
     fn feed(&mut self) -> Result<(), EngineError> {
-        while let Some(source) = &mut self.source
+        while !self.is_to_stand()
+            && let Some(source) = &mut self.progress.source
             && !self.publisher.is_full()
         {
             let Some((index, entry)) = source.next()? else {
-                self.source = None;
+                self.progress.source = None;
                 break;
             };
-            let changed = self.filter.admit(&entry, &mut self.rewritten);
+            let changed = self.progress.filter.admit(&entry, &mut self.rewritten);
             let changed = changed.map_err(|bad| {
                 EngineError::new(format!(
                     "entry {index} of the recording cannot be read at byte {}: it was made by \
@@ -259,6 +369,7 @@ impl<'a> Feeder<'a> {
                 )));
             }
             self.publisher.publish(index, entry);
+            self.published += 1;
         }
         self.publisher.announce();
         Ok(())
@@ -276,6 +387,7 @@ impl<'a> Feeder<'a> {
             match output.map_err(|bad| EngineError::new(unreadable(bad.kind)))? {
                 Output::Epoch(done) => self.epoch_done(done)?,
                 Output::Message { text, .. } => self
+                    .progress
                     .messages
                     .push(String::from_utf8_lossy(text).into_owned()),
                 Output::Exit { last, .. } => self.exited |= last,
@@ -286,9 +398,9 @@ impl<'a> Feeder<'a> {
     }
 
     fn epoch_done(&mut self, done: EpochDone) -> Result<(), EngineError> {
-        self.epochs += 1;
-        self.last = Some(done);
-        let Some(file) = &mut self.hashes else {
+        self.progress.epochs += 1;
+        self.progress.last = Some(done);
+        let Some(file) = &mut self.progress.hashes else {
             return Ok(());
         };
         let (output, schedule) = (hex(done.output_hash), hex(done.schedule_hash));
@@ -296,26 +408,32 @@ impl<'a> Feeder<'a> {
     }
 
     fn is_done(&self) -> bool {
-        let reached = self.last.map_or(0, |d| d.epoch) == self.publisher.last();
-        self.exited || (self.source.is_none() && self.publisher.is_drained() && reached)
+        self.exited || (self.progress.source.is_none() && self.has_reached())
     }
 
-    fn result(mut self) -> Result<Value, EngineError> {
-        if let Some(file) = &mut self.hashes {
+    /// Whether the server has done everything that was published.
+    fn has_reached(&self) -> bool {
+        let done = self.progress.last.map_or(0, |d| d.epoch);
+        self.publisher.is_drained() && done == self.publisher.last()
+    }
+
+    fn result(&mut self) -> Result<Value, EngineError> {
+        if let Some(file) = &mut self.progress.hashes {
             file.flush().map_err(hashes_failed)?;
         }
-        let last = self.last;
+        let last = self.progress.last;
         let connections = &self.state.segment.header().connections;
         Ok(json!({
-            "epochs": self.epochs,
+            "epochs": self.progress.epochs,
             "epoch": last.map_or(0, |d| d.epoch),
             "clock": last.map_or(0, |d| d.clock),
             "output_hash": hex(last.map_or(0, |d| d.output_hash)),
             "schedule_hash": hex(last.map_or(0, |d| d.schedule_hash)),
             "connections": connections.load(Ordering::Relaxed),
-            "complete": self.source.is_none() && self.last.map_or(0, |d| d.epoch) == self.publisher.last(),
+            "complete": self.progress.source.is_none() && self.has_reached(),
+            "parked": self.progress.parked,
             "exited": self.exited,
-            "messages": self.messages,
+            "messages": self.progress.messages,
         }))
     }
 }

@@ -64,6 +64,7 @@ mod random;
 mod raw;
 mod real;
 mod refuse;
+mod restored;
 mod rwlock;
 mod semaphore;
 mod signalfd;

@@ -12,7 +12,7 @@ pub(crate) use ends::{await_leavers, detach, join};
 use crate::raw::sys;
 use crate::real::real;
 use crate::turn::{self, Op, begin};
-use crate::world::world;
+use crate::world::{header, world};
 use crate::{cancel, mutex, raw, refuse, tls};
 use core::ffi::{c_int, c_void};
 use core::sync::atomic::{AtomicU32, Ordering};
@@ -73,6 +73,9 @@ pub(crate) struct Thread {
     pub(crate) interrupted: u32,
     /// Details of the signal that is on its way.
     pub(crate) current: crate::signals::Info,
+    /// Of the segment, when the kernel was last told what it keeps for the thread.
+    pub(crate) generation: u32,
+    _pad: u32,
     /// The program's own stack for handlers.
     pub(crate) own_stack: crate::fatal::OwnStack,
 }
@@ -135,6 +138,8 @@ fn reset(t: &mut Thread, process: u32) {
     // SAFETY: all-zero is the valid free state of a Thread (integers only).
     *t = unsafe { core::mem::zeroed() };
     t.process = process;
+    // The thread that makes it has the turn, and passes on what it has.
+    t.generation = header().generation.load(Ordering::Relaxed);
 }
 
 fn handle() -> u64 {

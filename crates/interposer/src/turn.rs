@@ -7,7 +7,7 @@
 
 use crate::raw::{self, line};
 use crate::world::{card, ensure_attached, header, world};
-use crate::{boundary, cancel, inotify, refuse, signals, stack, threads, tls, trace};
+use crate::{boundary, cancel, inotify, refuse, restored, signals, stack, threads, tls, trace};
 use core::sync::atomic::{AtomicU32, Ordering};
 use crane_channel::futex;
 use crane_scheduler::{Attention, Next, Slot, Wake};
@@ -126,7 +126,10 @@ fn attend(me: Slot) {
             // Inside the C library a lock of its own may be held, which a
             // thread that ran now could wait for outside the schedule.
             _ if w.threads[me as usize].pinned > 0 => break,
-            Attention::Boundary => boundary::budget_used(),
+            Attention::Boundary => {
+                boundary::budget_used();
+                restored::look(me);
+            }
             Attention::Rotate => {
                 let next = w.scheduler.rotate();
                 follow(next, me);
@@ -319,6 +322,7 @@ fn introduce(me: Slot) {
 
 /// The calling thread has just taken the turn.
 fn taken(me: Slot) {
+    restored::look(me);
     threads::await_leavers(me);
     // How it came to the turn differs between replicas: who slept, who served.
     stack::clean();

@@ -97,7 +97,7 @@ impl Replayer {
     /// Create the segment and begin to feed it; then start the program.
     #[new]
     #[allow(clippy::too_many_arguments, reason = "they have names in Python")]
-    #[pyo3(signature = (segment_path, source, quantum=100, trace=false, objects=false, hashes=None, preempt=true))]
+    #[pyo3(signature = (segment_path, source, quantum=100, trace=false, objects=false, hashes=None, preempt=true, park_after=None))]
     fn new(
         py: Python<'_>,
         segment_path: PathBuf,
@@ -107,6 +107,7 @@ impl Replayer {
         objects: bool,
         hashes: Option<PathBuf>,
         preempt: bool,
+        park_after: Option<u64>,
     ) -> PyResult<Self> {
         let replay = crane_engine::Replay {
             segment: segment_path,
@@ -116,6 +117,7 @@ impl Replayer {
             objects,
             preempt,
             hashes,
+            park_after,
         };
         let inner = py
             .detach(|| crane_engine::Replayer::start(&replay))
@@ -128,7 +130,19 @@ impl Replayer {
         self.inner.program_started(init);
     }
 
-    /// Wait until the program has done all epochs or has ended; `None` when that
+    /// Save the segment of the program, which stands still.
+    fn save(&self, py: Python<'_>, path: PathBuf) -> PyResult<()> {
+        py.detach(|| self.inner.save(&path)).map_err(raise)
+    }
+
+    /// Go on with a program that is restored together with a saved segment.
+    #[pyo3(signature = (saved, park_after=None))]
+    fn resume(&self, py: Python<'_>, saved: PathBuf, park_after: Option<u64>) -> PyResult<()> {
+        py.detach(|| self.inner.resume(&saved, park_after))
+            .map_err(raise)
+    }
+
+    /// Wait until the program has done all epochs, stands still or has ended; `None` when that
     /// takes longer than `timeout` seconds.
     fn wait(&self, py: Python<'_>, timeout: f64) -> PyResult<Option<String>> {
         let timeout = Duration::try_from_secs_f64(timeout)
