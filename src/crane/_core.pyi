@@ -56,6 +56,29 @@ class Engine:
             EngineError: when there is no such signal, or this replica takes no inputs yet.
         """
 
+    def park(self) -> None:
+        """Have the program stand still at the end of an epoch, while the log goes on.
+
+        The event ``parked`` says that it does, with ``share``, the node's share of a
+        checkpoint; ``unparked`` says with ``message`` why it cannot, or does not any more.
+        """
+
+    def save_segment(self, path: str | PathLike[str]) -> None:
+        """Save the segment of the program, which stands still.
+
+        Raises:
+            EngineError: when it does not, or the file cannot be written.
+        """
+
+    def unpark(self) -> bool:
+        """Let the program go on; whether it stood still until now."""
+
+    def checkpointed(self, index: int) -> None:
+        """Tell that there is a checkpoint of everything up to this entry of the log."""
+
+    def cut(self, index: int) -> None:
+        """Give up the log up to an entry, in whole files, as far as the checkpoint goes."""
+
     def server_exited(self, status: str) -> None:
         """Tell the engine that the program has ended, with a text that says how."""
 

@@ -21,6 +21,11 @@ pub struct Core<'a> {
     pub unsent: Vec<u64>,
     /// Why the log cannot be applied any further.
     pub failure: Option<String>,
+    /// Nothing is applied for now: the program is to stand still.
+    pub hold: bool,
+    /// The leader's log begins behind this replica's end: it needs a checkpoint
+    /// of this entry or a later one.
+    pub needs_checkpoint: Option<u64>,
     rewritten: Vec<u8>,
 }
 
@@ -35,8 +40,15 @@ impl<'a> Core<'a> {
             change: None,
             unsent: Vec::new(),
             failure: None,
+            hold: false,
+            needs_checkpoint: None,
             rewritten: Vec::new(),
         }
+    }
+
+    /// Whether entries are applied for now.
+    pub fn takes_entries(&self) -> bool {
+        !self.hold && self.failure.is_none() && !self.publisher.is_full()
     }
 
     fn apply(&mut self, index: u64, data: &[u8]) -> Result<(), String> {
@@ -86,7 +98,11 @@ impl Output for Core<'_> {
         self.change = Some((role, term, leader));
     }
 
+    fn needs_checkpoint(&mut self, index: u64) {
+        self.needs_checkpoint = Some(index);
+    }
+
     fn accepts_committed(&mut self) -> bool {
-        self.failure.is_none() && !self.publisher.is_full()
+        self.takes_entries()
     }
 }

@@ -16,6 +16,16 @@ pub enum Durability {
     Memory,
 }
 
+/// Where a replica starts that does not replay its whole log.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Start {
+    /// The node's share of the checkpoint, see [`crate::share`].
+    pub share: PathBuf,
+    /// The segment that was saved with it.
+    pub segment: PathBuf,
+}
+
 /// Settings of one replica's engine.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -65,6 +75,10 @@ pub struct Config {
     /// a log takes part at once.
     #[serde(default)]
     pub new_cluster: bool,
+    /// The checkpoint from which this replica starts; none: from the beginning
+    /// of its log.
+    #[serde(default)]
+    pub checkpoint: Option<Start>,
     /// Start although inputs may have been lost with the machine's memory.
     #[serde(default)]
     pub accept_memory_loss: bool,

@@ -8,6 +8,7 @@
 
 mod agree;
 mod catch_up;
+mod park;
 mod udp;
 
 use crate::agreement::Comparing;
@@ -22,6 +23,7 @@ use crate::pace::{Calm, Pace, TICK};
 use crate::peers::{Arrival, LINK_TOKENS, PEER_LISTENER, Peers};
 use crate::publish::Publisher;
 use crate::returns::Returns;
+use crate::share::Share;
 use crate::shared::{Shared, Work, lock};
 use crate::watch::{Finding, Watch};
 use catch_up::CatchUp;
@@ -74,6 +76,8 @@ pub struct DataPlane<'a> {
     watch: Watch,
     budget: Budget,
     returns: Returns,
+    /// Since when the program is to stand still.
+    parking: Option<Instant>,
     chores_at: Instant,
     /// An entry that consensus was too busy to take.
     held: Option<Proposal>,
@@ -109,12 +113,13 @@ impl<'a> DataPlane<'a> {
         poll: Poll,
         node: Node<RealDisk>,
         peers: Peers,
+        share: Option<&Share>,
     ) -> Result<Self, EngineError> {
         let now = Instant::now();
         // SAFETY: this thread is made once per segment, and takes the
         // producer's end only here.
         let publisher = unsafe { Publisher::new(&shared.segment, &shared.interest.space) };
-        Ok(Self {
+        let mut data_plane = Self {
             shared,
             config,
             poll,
@@ -133,6 +138,7 @@ impl<'a> DataPlane<'a> {
             watch: Watch::new(now),
             budget: Budget::new(config.budget),
             returns: Returns::default(),
+            parking: None,
             chores_at: now,
             held: None,
             acknowledged_at: now,
@@ -147,7 +153,11 @@ impl<'a> DataPlane<'a> {
             bubbles_proposed: 0,
             work: Vec::new(),
             arrivals: Vec::new(),
-        })
+        };
+        if let Some(share) = share {
+            data_plane.go_on_from(share);
+        }
+        Ok(data_plane)
     }
 
     /// Runs until the engine stops or cannot go on.
@@ -201,6 +211,7 @@ impl<'a> DataPlane<'a> {
         self.watch_program();
         self.take_returns();
         self.agree()?;
+        self.park();
         self.check_caught_up()?;
         self.tell_clients();
         self.core.peers.flush();
@@ -279,6 +290,10 @@ impl<'a> DataPlane<'a> {
                     let signal = crane_channel::epoch::Event::Signal { number };
                     self.clients.stream().push(&signal);
                 }
+                Work::Park => self.begin_parking(),
+                Work::Unpark => self.end_parking(),
+                Work::Checkpointed(index) => self.node.checkpointed(index),
+                Work::Cut(index) => self.node.cut(index).map_err(|e| e.to_string())?,
                 Work::ServerGone => {
                     self.listeners.close();
                     self.datagrams.close();
@@ -413,6 +428,7 @@ impl<'a> DataPlane<'a> {
             .watch
             .next(self.shared.segment.header(), Instant::now());
         let others = look.into_iter().chain(self.returns.next());
+        let others = others.chain(self.next_look_at_parking());
         others.fold(sleep, |sleep, at| sleep.min(at))
     }
 
@@ -524,6 +540,9 @@ impl<'a> DataPlane<'a> {
         figures.bubbles_proposed = self.bubbles_proposed;
         figures.caught_up = self.catch_up.is_done();
         figures.incarnation = self.clients.stream_ref().incarnation();
+        let log = self.node.log();
+        (figures.log_base, figures.log_bytes) = (log.base(), log.bytes());
+        figures.checkpoint = log.checkpoint().map_or(0, |from| from.index);
     }
 
     /// An orderly end: another replica leads at once, the log is closed.

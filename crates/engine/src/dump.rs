@@ -48,9 +48,16 @@ impl Source {
         let name = path.display().to_string();
         if path.is_dir() {
             let refuse = |e: crane_consensus::Error| EngineError::new(e.to_string());
-            let config = log_settings(path)?;
             let disk = RealDisk::open(path).map_err(refuse)?;
+            let config = StoreConfig::found_on(&disk).map_err(refuse)?;
             let (store, _) = LogStore::open(disk, &config).map_err(refuse)?;
+            if store.base() > 0 {
+                return Err(EngineError::new(format!(
+                    "{name} begins after entry {}, because it was cut behind a checkpoint: it \
+                     cannot be executed from the beginning any more",
+                    store.base()
+                )));
+            }
             let commit = store.hard_state().commit;
             return Ok(Self::Log {
                 store: Box::new(store),
@@ -156,41 +163,3 @@ pub fn dump_log(log_dir: &Path, out: &Path) -> Result<u64, EngineError> {
     file.flush().map_err(failed)?;
     Ok(count)
 }
-
-/// What the log's own description says, so that it can be opened without the
-/// configuration of its node.
-fn log_settings(dir: &Path) -> Result<StoreConfig, EngineError> {
-    let path = dir.join("meta");
-    let wrong = |why: String| {
-        EngineError::new(format!(
-            "{} is not a log directory: {why}; give the `log` directory of a replica",
-            dir.display()
-        ))
-    };
-    let bytes = std::fs::read(&path).map_err(|e| wrong(format!("{}: {e}", path.display())))?;
-    let field = |at: usize, len: usize| {
-        bytes
-            .get(at..at + len)
-            .ok_or_else(|| wrong("its meta file is too short".into()))
-    };
-    let u64_at = |at: usize| {
-        let value = field(at, 8)?.try_into().map(u64::from_le_bytes);
-        value.map_err(|_| wrong("its meta file is too short".into()))
-    };
-    let mut cluster_id = [0; 16];
-    cluster_id.copy_from_slice(field(META_CLUSTER, 16)?);
-    let count = (u64_at(META_PEERS)? & 0xffff_ffff) as usize;
-    let peers = (0..count.min(256))
-        .map(|nth| u64_at(META_PEERS + 4 + 8 * nth))
-        .collect::<Result<_, _>>()?;
-    let mut config = crane_consensus::Config::new(u64_at(META_REPLICA)?, peers, cluster_id);
-    // Reading does not decide what may be lost.
-    config.accept_memory_loss = true;
-    Ok(StoreConfig::from(&config))
-}
-
-/// Offsets in the meta file, see the consensus crate's `log::meta`; opening the
-/// log checks them with everything else.
-const META_CLUSTER: usize = 16;
-const META_REPLICA: usize = 32;
-const META_PEERS: usize = 8 + 4 + 4 + 16 + 8 + 8 + 8 + 8 + 8 + 16 + 4 + 4 + 4;

@@ -1,7 +1,7 @@
 //! An engine from its making to its end.
 
 use crate::clock::{Alarm, wall_clock};
-use crate::config::{Config, Durability};
+use crate::config::{Config, Durability, Start};
 use crate::data_plane::{ALARM, DataPlane, WAKER};
 use crate::error::EngineError;
 use crate::notice::Notices;
@@ -9,13 +9,15 @@ use crate::pace::{ELECTION_TICKS, HEARTBEAT_TICKS};
 use crate::peers::Peers;
 use crate::program::Program;
 use crate::server_output;
+use crate::share::Share;
 use crate::shared::{Shared, Work, lock};
 use crane_channel::ring::Consumer;
 use crane_channel::segment::{Segment, Settings};
-use crane_consensus::{Node, RealDisk};
+use crane_consensus::{Checkpoint, Node, RealDisk};
 use mio::{Poll, Waker};
 use std::io;
 use std::os::fd::BorrowedFd;
+use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -25,6 +27,8 @@ pub struct Engine {
     config: Arc<Config>,
     shared: Arc<Shared>,
     unstarted: Mutex<Option<(Poll, Node<RealDisk>)>>,
+    /// From where it starts, if not from the beginning of the log.
+    share: Option<Arc<Share>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -41,7 +45,8 @@ impl Engine {
                 EngineError::new(format!("cannot make {what}: {e}; raise RLIMIT_NOFILE"))
             }
         };
-        let node = open_node(&config)?;
+        let share = config.checkpoint.as_ref().map(read_share).transpose()?;
+        let node = open_node(&config, share.as_ref())?;
         let settings = Settings {
             replica: config.id,
             quantum: config.quantum,
@@ -49,12 +54,22 @@ impl Engine {
             objects: config.objects,
             preempt: config.preempt,
         };
-        let segment = Segment::create(&config.segment, settings).map_err(|e| {
-            EngineError::new(format!(
-                "cannot make the segment {}: {e}; it needs room on a tmpfs that this user may \
-                 write to",
-                config.segment.display()
-            ))
+        let made = match &config.checkpoint {
+            Some(from) => Segment::load(&config.segment, &from.segment, settings),
+            None => Segment::create(&config.segment, settings),
+        };
+        let segment = made.map_err(|e| {
+            let place = config.segment.display();
+            EngineError::new(match &config.checkpoint {
+                Some(from) if e.kind() == io::ErrorKind::InvalidData => format!(
+                    "{} cannot be used: {e}; remove this checkpoint, another one is taken",
+                    from.segment.display()
+                ),
+                _ => format!(
+                    "cannot make the segment {place}: {e}; it needs room on a tmpfs that this \
+                     user may write to"
+                ),
+            })
         })?;
         let poll = Poll::new().map_err(system("an event queue"))?;
         let waker = Waker::new(poll.registry(), WAKER).map_err(system("a waker"))?;
@@ -62,6 +77,7 @@ impl Engine {
         let notices = Notices::new().map_err(system("an event descriptor"))?;
         Ok(Self {
             shared: Arc::new(Shared::new(segment, waker, alarm, notices)),
+            share: share.map(Arc::new),
             config: Arc::new(config),
             unstarted: Mutex::new(Some((poll, node))),
             threads: Mutex::new(Vec::new()),
@@ -83,8 +99,9 @@ impl Engine {
         let _ = crane_gateway::clients::raise_descriptor_limit();
         let peers = Peers::new(&self.config, node.incarnation(), poll.registry())?;
         let (shared, config) = (self.shared.clone(), self.config.clone());
+        let share = self.share.clone();
         self.spawn("crane-data", move || {
-            match DataPlane::new(&shared, &config, poll, node, peers) {
+            match DataPlane::new(&shared, &config, poll, node, peers, share.as_deref()) {
                 Ok(data_plane) => data_plane.run(),
                 Err(e) => {
                     shared.fail(e.to_string());
@@ -150,6 +167,53 @@ impl Engine {
         Ok(())
     }
 
+    /// Has the program stand still at the end of an epoch, while the log goes on.
+    /// The event `parked` says that it does, with the node's share of a checkpoint,
+    /// or `unparked` why it cannot. A leader that is not alone does not.
+    pub fn park(&self) {
+        self.shared.inbox.add(Work::Park);
+    }
+
+    /// Saves the segment of the program, which stands still.
+    ///
+    /// # Errors
+    /// When it does not, or the file cannot be written.
+    pub fn save_segment(&self, path: &Path) -> Result<(), EngineError> {
+        let saved = self.shared.segment.save(path);
+        saved.map_err(|e| {
+            EngineError::new(format!(
+                "cannot write {}: {e}; free some space",
+                path.display()
+            ))
+        })?;
+        if !self.shared.parked.load(Ordering::SeqCst) {
+            return Err(EngineError::new(
+                "the program did not stand still: take another checkpoint",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Lets the program go on. Returns whether it stood still until now: only
+    /// then is what was saved meanwhile of one moment.
+    pub fn unpark(&self) -> bool {
+        let parked = self.shared.parked.swap(false, Ordering::SeqCst);
+        self.shared.inbox.add(Work::Unpark);
+        parked
+    }
+
+    /// There is a checkpoint of everything up to entry `index`.
+    pub fn checkpointed(&self, index: u64) {
+        self.shared.inbox.add(Work::Checkpointed(index));
+    }
+
+    /// Entries up to `index` are not needed any more by this replica; whole
+    /// files of the log that hold nothing else are removed, as far as the newest
+    /// checkpoint goes.
+    pub fn cut(&self, index: u64) {
+        self.shared.inbox.add(Work::Cut(index));
+    }
+
     /// The server's program has ended; `status` says how, for people.
     pub fn server_exited(&self, status: &str) {
         let first = !self.shared.server_gone.swap(true, Ordering::SeqCst);
@@ -195,7 +259,17 @@ impl Drop for Engine {
     }
 }
 
-fn open_node(config: &Config) -> Result<Node<RealDisk>, EngineError> {
+fn read_share(from: &Start) -> Result<Share, EngineError> {
+    let read = std::fs::read_to_string(&from.share).map_err(|e| e.to_string());
+    read.and_then(|text| Share::decode(&text)).map_err(|why| {
+        EngineError::new(format!(
+            "{} cannot be used: {why}; remove this checkpoint, another one is taken",
+            from.share.display()
+        ))
+    })
+}
+
+fn open_node(config: &Config, share: Option<&Share>) -> Result<Node<RealDisk>, EngineError> {
     let refuse = |e: crane_consensus::Error| EngineError::new(e.to_string());
     let disk = RealDisk::open(&config.log_dir).map_err(refuse)?;
     let peers = config.peers.keys().map(|&id| id.into()).collect();
@@ -206,6 +280,10 @@ fn open_node(config: &Config) -> Result<Node<RealDisk>, EngineError> {
     };
     settings.heartbeat_ticks = HEARTBEAT_TICKS as usize;
     settings.election_ticks = ELECTION_TICKS as usize;
+    settings.checkpoint = share.map(|share| Checkpoint {
+        index: share.index,
+        term: share.term,
+    });
     settings.new_cluster = config.new_cluster;
     settings.accept_memory_loss = config.accept_memory_loss;
     let (node, _) = Node::open(settings, disk).map_err(refuse)?;

@@ -33,6 +33,7 @@ mod publish;
 mod replayer;
 mod returns;
 mod server_output;
+pub mod share;
 mod shared;
 mod status;
 mod threads;

@@ -51,6 +51,11 @@ impl<'a> Publisher<'a> {
         self.last = index;
     }
 
+    /// Goes on after epoch `last`, which the server has done.
+    pub fn go_on_after(&mut self, last: u64) {
+        self.last = last;
+    }
+
     /// Longest entry that the ring takes.
     pub fn max_entry(&self) -> usize {
         self.producer.max_record() - 8

@@ -72,6 +72,14 @@ pub enum Work {
     DatagramClose(u32),
     /// The user sends a signal to the server.
     Signal(u32),
+    /// The program is to stand still at the end of what it was given.
+    Park,
+    /// It may go on.
+    Unpark,
+    /// There is a checkpoint of everything up to this entry.
+    Checkpointed(u64),
+    /// The log up to this entry is not needed any more.
+    Cut(u64),
     /// The server is gone.
     ServerGone,
 }
@@ -158,6 +166,12 @@ pub struct Figures {
     pub caught_up: bool,
     /// The gateway's incarnation.
     pub incarnation: u32,
+    /// The entry before the first one in the log.
+    pub log_base: u64,
+    /// Bytes of the log on the disk, about.
+    pub log_bytes: u64,
+    /// The newest checkpoint's entry, 0 for none.
+    pub checkpoint: u64,
 }
 
 /// Results of comparing hashes with other replicas.
@@ -197,6 +211,8 @@ pub struct Shared {
     pub stuck_since: Mutex<Option<Instant>>,
     /// The last epoch whose output was handled.
     pub done_epoch: AtomicU64,
+    /// The program stands still, and nothing was given to it since.
+    pub parked: AtomicBool,
     /// The interposer reported in.
     pub attached: AtomicBool,
     /// The server has ended.
@@ -236,6 +252,7 @@ impl Shared {
             figures: Mutex::new(figures),
             fatal: Mutex::default(),
             done_epoch: AtomicU64::new(0),
+            parked: AtomicBool::new(false),
             attached: AtomicBool::new(false),
             server_gone: AtomicBool::new(false),
             stop: AtomicBool::new(false),

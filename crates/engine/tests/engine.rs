@@ -380,6 +380,7 @@ fn a_recording_is_replayed_to_the_same_hashes() {
             trace: false,
             objects: false,
             hashes: Some(cluster.segment(&format!("hashes-{n}"))),
+            park_after: None,
         };
         let replayer = Replayer::start(&replay).unwrap();
         let _server = support::server::Server::start(&replay.segment, Habits::default());

@@ -142,6 +142,22 @@ impl Datagrams {
         Ok(())
     }
 
+    /// The server's sockets and their addresses.
+    pub fn announced(&self) -> impl Iterator<Item = (u32, SocketAddr)> + '_ {
+        self.announced.iter().map(|(&id, &address)| (id, address))
+    }
+
+    /// The groups that they joined, once for each time.
+    pub fn joined(&self) -> impl Iterator<Item = (u32, [u8; 16])> + '_ {
+        self.groups.iter().flat_map(|group| {
+            let ip = match group.ip {
+                IpAddr::V4(ip) => ip.to_ipv6_mapped().octets(),
+                IpAddr::V6(ip) => ip.octets(),
+            };
+            group.sockets.iter().map(move |&socket| (socket, ip))
+        })
+    }
+
     /// From now on real sockets are opened: the replica has caught up. Returns
     /// the addresses opened now, and what could not be.
     pub fn enable(&mut self, registry: &Registry) -> (Vec<(u16, SocketAddr)>, Vec<ListenError>) {

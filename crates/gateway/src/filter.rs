@@ -68,6 +68,26 @@ impl Filter {
         Self::default()
     }
 
+    /// A state that a checkpoint kept.
+    pub fn at(
+        gateways: impl IntoIterator<Item = (u8, GatewayState)>,
+        epochs: u64,
+        last_time: u64,
+        seeded: bool,
+    ) -> Self {
+        let mut filter = Self {
+            epochs,
+            last_time,
+            seeded,
+            ..Self::default()
+        };
+        for (gateway, state) in gateways {
+            filter.gateways[usize::from(gateway)] = state;
+            filter.highest = filter.highest.max(gateway);
+        }
+        filter
+    }
+
     /// What the log says of `gateway`.
     pub fn gateway(&self, gateway: u8) -> GatewayState {
         self.gateways[usize::from(gateway)]

@@ -170,6 +170,11 @@ impl Listeners {
         self.open.clear();
     }
 
+    /// The server's listening sockets and their addresses.
+    pub fn announced(&self) -> impl Iterator<Item = (u32, SocketAddr)> + '_ {
+        self.announced.iter().map(|(&id, &address)| (id, address))
+    }
+
     /// The real listener for a port of the server.
     pub fn socket(&self, port: u16) -> Option<&TcpListener> {
         self.open.get(&port)

@@ -72,6 +72,13 @@ impl UnixListeners {
         self.open(listener, registry)
     }
 
+    /// The server's listening sockets and their raw addresses.
+    pub fn announced(&self) -> impl Iterator<Item = (u32, &[u8])> + '_ {
+        self.announced
+            .iter()
+            .map(|(&id, one)| (id, &one.address[..]))
+    }
+
     /// From now on real ones are opened. Returns those opened now, each with
     /// the server's path, and why others could not be.
     pub fn enable(&mut self, registry: &Registry) -> Vec<Result<PathBuf, String>> {

@@ -75,6 +75,31 @@ impl Engine {
         self.inner.signal(number).map_err(raise)
     }
 
+    /// Have the program stand still at the end of an epoch.
+    fn park(&self) {
+        self.inner.park();
+    }
+
+    /// Save the segment of the program, which stands still.
+    fn save_segment(&self, py: Python<'_>, path: PathBuf) -> PyResult<()> {
+        py.detach(|| self.inner.save_segment(&path)).map_err(raise)
+    }
+
+    /// Let the program go on; return whether it stood still until now.
+    fn unpark(&self) -> bool {
+        self.inner.unpark()
+    }
+
+    /// Tell that there is a checkpoint of everything up to an entry.
+    fn checkpointed(&self, index: u64) {
+        self.inner.checkpointed(index);
+    }
+
+    /// Give up the log up to an entry.
+    fn cut(&self, index: u64) {
+        self.inner.cut(index);
+    }
+
     /// Tell the engine that the program has ended, with a text that says how.
     fn server_exited(&self, status: &str) {
         self.inner.server_exited(status);

@@ -61,23 +61,32 @@ impl<D: Disk> LogStore<D> {
     /// [`Error::Refused`] if the log begins after the checkpoint, and when the
     /// disk fails.
     pub(super) fn begin_from(&mut self, checkpoint: Option<Checkpoint>) -> Result<(), Error> {
-        let begin = self.index.base();
-        let Checkpoint { index, term } = checkpoint.unwrap_or_default();
-        if index < begin {
-            return Err(Error::Refused(format!(
-                "{} begins after entry {begin} and no checkpoint of this replica goes so far: remove this replica's `log` directory and restart it, it will get a checkpoint from another replica",
-                self.disk.path_of("")
-            )));
-        }
-        if index > 0 && self.index.term(index) != Some(term) {
-            self.begin_after(index, term)?;
+        if let Some(Checkpoint { index, term }) = checkpoint {
+            self.needs(index)?;
+            if self.index.term(index) != Some(term) {
+                self.begin_after(index, term)?;
+            }
+            self.hard.commit = self.hard.commit.max(index);
+            self.checkpoint = checkpoint;
         }
         // The index on the disk may be an older one.
-        self.hard.commit = self.hard.commit.max(index).max(begin);
-        if index > 0 {
-            self.checkpoint = Some(Checkpoint { index, term });
-        }
+        self.hard.commit = self.hard.commit.max(self.index.base());
         Ok(())
+    }
+
+    /// Refuses a log that begins after entry `index`, with which its owner starts.
+    ///
+    /// # Errors
+    /// [`Error::Refused`].
+    pub(crate) fn needs(&self, index: u64) -> Result<(), Error> {
+        let begin = self.index.base();
+        if index >= begin {
+            return Ok(());
+        }
+        Err(Error::Refused(format!(
+            "{} begins after entry {begin} and no checkpoint of this replica goes so far: remove this replica's `log` directory and restart it, it will get a checkpoint from another replica",
+            self.disk.path_of("")
+        )))
     }
 
     /// Forgets all entries; the next one is that after `index`.

@@ -80,6 +80,26 @@ impl From<&Config> for StoreConfig {
     }
 }
 
+impl StoreConfig {
+    /// The settings with which the log on `disk` can be opened for reading,
+    /// whosever it is and whatever its end may have lost.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] if there is no log, and what reading its `meta` file
+    /// comes to.
+    pub fn found_on<D: Disk>(disk: &D) -> Result<Self, Error> {
+        let Some(meta) = Meta::load(disk)? else {
+            return Err(Error::Refused(format!(
+                "{} is not a log directory: give the `log` directory of a replica",
+                disk.path_of("")
+            )));
+        };
+        let mut config = Config::new(meta.replica, meta.peers, meta.cluster_id);
+        config.accept_memory_loss = true;
+        Ok(Self::from(&config))
+    }
+}
+
 /// What was found when the log was opened.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Recovery {

@@ -105,6 +105,7 @@ impl<D: Disk> Node<D> {
     pub fn open(config: Config, disk: D) -> Result<(Self, Recovery), Error> {
         config.validate()?;
         let (store, recovery) = LogStore::open(disk, &StoreConfig::from(&config))?;
+        store.needs(config.checkpoint.map_or(0, |from| from.index))?;
         let commit = store.hard_state().commit;
         let standing = store.meta().standing;
         let logger = slog::Logger::root(slog::Discard, slog::o!());

@@ -211,8 +211,7 @@ impl DataPlane<'_> {
 
     /// Writes, sends and applies.
     fn process(&mut self) -> Result<(), String> {
-        while self.node.has_urgent() || (self.node.backlog() > 0 && !self.core.publisher.is_full())
-        {
+        while self.node.has_urgent() || (self.node.backlog() > 0 && self.core.takes_entries()) {
             self.node
                 .process(&mut self.core)
                 .map_err(|e| e.to_string())?;
@@ -232,6 +231,9 @@ impl DataPlane<'_> {
             self.node.peer_unreachable(peer);
         }
         let mut more = false;
+        if let Some(index) = self.core.needs_checkpoint.take() {
+            self.ask_for_checkpoint(index);
+        }
         if let Some((role, term, leader)) = self.core.change.take() {
             self.role_changed(role, term, leader);
             more = true;
@@ -256,6 +258,10 @@ impl DataPlane<'_> {
 
     fn role_changed(&mut self, role: Role, term: u64, leader: Option<u64>) {
         self.pace.role_changed();
+        if role == Role::Leader {
+            // The clients of all replicas wait for this program now.
+            self.end_parking();
+        }
         self.leading.reset();
         self.held = None;
         self.clients_at.clear();
