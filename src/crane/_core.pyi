@@ -97,6 +97,7 @@ class Replayer:
         objects: bool = False,
         hashes: str | PathLike[str] | None = None,
         preempt: bool = True,
+        park_after: int | None = None,
     ) -> None:
         """Create the segment and begin to feed it; then start the program.
 
@@ -107,8 +108,22 @@ class Replayer:
     def program_started(self, init: int) -> None:
         """Tell the pid of the first process of the program's pid namespace."""
 
+    def save(self, path: str | PathLike[str]) -> None:
+        """Save the segment of the program, which stands still after ``park_after`` epochs.
+
+        Raises:
+            EngineError: when it does not, or the file cannot be written.
+        """
+
+    def resume(self, saved: str | PathLike[str], park_after: int | None = None) -> None:
+        """Make the segment anew from a saved one; then restore the program.
+
+        Raises:
+            EngineError: when the program did not stand still, or the file cannot be used.
+        """
+
     def wait(self, timeout: float) -> str | None:
-        """The outcome as JSON when the program has done all epochs or has ended.
+        """The outcome as JSON when the program has done all epochs, stands still or has ended.
 
         ``None`` when that takes longer than ``timeout`` seconds.
 

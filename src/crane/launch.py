@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import IO, Any
 
 from crane import environment, mounts, native, ownership, procfs
+from crane.checkpoint import criu, files, processes
 from crane.child import Child
 from crane.config import NodeConfig
 from crane.errors import CraneError
-from crane.sandbox import FIRST_PID, Spec
+from crane.sandbox import FIRST_PID, Restore, Spec
 
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - `SharedDir.create` refuses somebody else's
 
@@ -32,6 +33,7 @@ class SharedDir:
         self.path = _SHARED_MEMORY / f"crane-{cluster_id[:12]}-{replica}"
         self.inside = self.path / "inside"
         self.segment = self.inside / "seg"
+        self.trace = self.inside / "trace"
 
     def create(self, interposer: Path) -> None:
         """Make it anew, with a copy of the interposer.
@@ -42,7 +44,7 @@ class SharedDir:
         self.path.mkdir(mode=0o700)
         self.inside.mkdir()
         self.inside.chmod(0o755)
-        library = self.inside / interposer.name
+        library = self.inside / native.interposer_path().name
         shutil.copyfile(interposer, library)
         library.chmod(0o755)
 
@@ -76,8 +78,9 @@ def start(
     errors: IO[bytes] | None,
     on_report: Callable[[dict[str, Any]], None],
     on_exit: Callable[[int], None],
+    checkpoint: Path | None = None,
 ) -> Child:
-    """Start the program in a replica of its own.
+    """Start the program in a replica of its own, or restore it from a checkpoint.
 
     ``lock`` is inherited by the sandbox, so that the replica's state directory
     stays taken until the last of it has ended. ``errors`` is where the
@@ -85,6 +88,7 @@ def start(
     """
     mounts.wipe(layers)
     layers.mkdir(mode=0o700)
+    restore = None if checkpoint is None else _restore(checkpoint, layers)
     output.touch()
     # Server processes of other users open /dev/stderr; outside, the state
     # directory keeps others away.
@@ -113,6 +117,7 @@ def start(
             uid=config.uid,
             gid=config.gid,
             remove=[str(shared.path)],
+            restore=restore,
         ).to_json()
 
     return Child(
@@ -122,6 +127,25 @@ def start(
         keep=[lock],
         on_report=on_report,
         on_exit=on_exit,
+    )
+
+
+def _restore(checkpoint: Path, layers: Path) -> Restore:
+    """Put the files of a checkpoint into ``layers``, and say how to restore the rest."""
+    tool = criu.find()
+    process = processes.load(checkpoint)
+    limit = int(Path("/proc/sys/kernel/pid_max").read_text())
+    work = layers.parent / "restore"
+    work.mkdir(mode=0o700, exist_ok=True)
+    files.load(checkpoint, layers)
+    return Restore(
+        checkpoint=str(checkpoint),
+        work=str(work),
+        root=process.root,
+        last_pid=process.last_pid,
+        before=processes.room_for_pids(checkpoint / processes.IMAGES, limit),
+        criu=tool.path,
+        environment=tool.environment(),
     )
 
 

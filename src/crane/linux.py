@@ -53,6 +53,7 @@ _libc.mount.argtypes = [
 ]
 _libc.umount2.argtypes = [ctypes.c_char_p, ctypes.c_int]
 _libc.unshare.argtypes = [ctypes.c_int]
+_libc.setns.argtypes = [ctypes.c_int, ctypes.c_int]
 _libc.prctl.argtypes = [ctypes.c_int] + [ctypes.c_ulong] * 4
 _libc.personality.argtypes = [ctypes.c_ulong]
 _libc.syscall.restype = ctypes.c_long
@@ -68,6 +69,11 @@ def _check(result: int, what: str) -> int:
 def unshare(flags: int) -> None:
     """Give the calling process new namespaces (``CLONE_NEW*``)."""
     _check(_libc.unshare(flags), "unshare")
+
+
+def setns(descriptor: int, kind: int) -> None:
+    """Enter the namespace (``CLONE_NEW*``) behind a descriptor; children, for a pid namespace."""
+    _check(_libc.setns(descriptor, kind), "setns")
 
 
 def mount(

@@ -32,14 +32,35 @@ import sys
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from crane import linux, mounts
+from crane import errors, linux, mounts
+
+if TYPE_CHECKING:
+    from crane.checkpoint import restoration
 
 FIRST_PID = 1000
 """The program's pid inside; below it a checkpoint tool finds room for its own."""
 
 _NAMESPACES = linux.CLONE_NEWPID | linux.CLONE_NEWUTS | linux.CLONE_NEWIPC | linux.CLONE_NEWNET
+
+
+@dataclass(frozen=True, slots=True)
+class Restore:
+    """What is needed to restore the program's processes."""
+
+    checkpoint: str
+    """The directory of the checkpoint."""
+    work: str
+    """A directory for CRIU's log."""
+    root: int
+    """The process that all others descend from."""
+    last_pid: int
+    """The pid that was given last."""
+    before: int
+    """A pid after which CRIU's own processes have room."""
+    criu: str
+    environment: dict[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +90,8 @@ class Spec:
     """Directories of the replica's own, and their copies relative to ``layers``."""
     remove: list[str] = field(default_factory=list)
     """Directories the keeper removes when the node died."""
+    restore: Restore | None = None
+    """Restore the program from a checkpoint; ``None``: start it."""
 
     def to_json(self) -> bytes:
         """The form in which it is handed over."""
@@ -77,7 +100,10 @@ class Spec:
     @classmethod
     def from_json(cls, text: bytes) -> Spec:
         """Read what :meth:`to_json` wrote."""
-        return cls(**json.loads(text))
+        fields = json.loads(text)
+        if fields["restore"] is not None:
+            fields["restore"] = Restore(**fields["restore"])
+        return cls(**fields)
 
 
 def ended_badly(status: int) -> bool:
@@ -176,9 +202,15 @@ def _run_init(spec: Spec, alive: int, *, privileged: bool) -> NoReturn:
         # A keeper that died before that call left the pipe's other end closed.
         if select.select([alive], [], [], 0)[0]:
             os._exit(1)
+        # Its directories are not seen from within.
+        restoration = None if spec.restore is None else _restoration(spec.restore)
         _prepare(spec, privileged=privileged)
-        _serve(spec)
+        server = _start(spec) if restoration is None else restoration.run()
+        if server is not None:
+            _serve(spec, server)
         status = 0
+    except errors.CraneError as error:
+        _report(spec, event="failed", message=str(error))
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
         _report(spec, event="failed", message=f"cannot set the replica up: {place}{error.strerror}")
@@ -209,8 +241,15 @@ def _prepare(spec: Spec, *, privileged: bool) -> None:
     Path("/proc/sys/kernel/ns_last_pid").write_text(str(FIRST_PID - 1))
 
 
-def _serve(spec: Spec) -> None:
-    """Start the program and wait until every process of the replica has ended."""
+def _restoration(restore: Restore) -> restoration.Restoration:
+    # What it imports is not needed by a replica that starts its program.
+    from crane.checkpoint import restoration
+
+    return restoration.Restoration(restore)
+
+
+def _start(spec: Spec) -> int | None:
+    """Start the program; its pid, or ``None`` when that failed and was reported."""
     failed_read, failed_write = os.pipe()
     server = os.fork()
     if server == 0:
@@ -221,7 +260,12 @@ def _serve(spec: Spec) -> None:
     if message:
         os.waitpid(server, 0)
         _report(spec, event="failed", message=message)
-        return
+        return None
+    return server
+
+
+def _serve(spec: Spec, server: int) -> None:
+    """Wait until every process of the replica has ended."""
     _report(spec, event="server", pid=server)
     first = 0
     while True:
@@ -229,7 +273,9 @@ def _serve(spec: Spec) -> None:
             pid, status = os.waitpid(-1, 0)
         except ChildProcessError:
             break
-        if pid != server:
+        # When the first process has put itself into the background and ended well,
+        # a restored replica begins with another.
+        if pid != server or pid != FIRST_PID:
             continue
         first = status
         if ended_badly(status):

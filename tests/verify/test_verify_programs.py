@@ -8,6 +8,8 @@ import pytest
 import verification
 from verification import identical, verify
 
+from crane.checkpoint import criu
+
 ROOT = Path(__file__).parents[2]
 # The machine's own interpreter: the one that runs the tests may be a shell script.
 PYTHON = "/usr/bin/python3"
@@ -41,6 +43,18 @@ def test_redis_under_the_built_in_load_of_lines(tmp_path: Path) -> None:
     )
     identical(result, 3)
     assert result.verdict["requests"] >= 1000
+
+
+@pytest.mark.skipif(criu.why_not() is not None, reason=str(criu.why_not()))
+def test_redis_goes_on_from_a_checkpoint_as_if_it_had_never_stopped(tmp_path: Path) -> None:
+    options = "--appendonly yes --save 1#10 --maxmemory 4mb --maxmemory-policy allkeys-lfu"
+    result = verify(
+        tmp_path,
+        ["--checkpoint", "--runs", "3", "--load", verification.load("redis_load.py", 1000)],
+        ["redis-server", "--port", "6379", *(one.replace("#", " ") for one in options.split())],
+        tmp_path,
+    )
+    identical(result, 3)
 
 
 def test_http_server_under_the_built_in_load_of_http(tmp_path: Path) -> None:

@@ -80,6 +80,9 @@ struct State {
     result: Mutex<Option<Result<Value, EngineError>>>,
     finished: Condvar,
     program: Mutex<Program>,
+    /// The server is being restored: what it does before the next pid within is
+    /// put right would have another pid.
+    held: AtomicBool,
     /// Kept here while nobody feeds.
     progress: Mutex<Option<Progress>>,
 }
@@ -114,7 +117,7 @@ impl Replayer {
             park_after: replay.park_after,
             parked: false,
         };
-        let (state, threads) = feed(segment, progress)?;
+        let (state, threads) = feed(segment, progress, false)?;
         Ok(Self {
             replay: replay.clone(),
             state: Mutex::new(state),
@@ -143,7 +146,8 @@ impl Replayer {
 
     /// Goes on with a server that was restored together with the segment saved in
     /// `saved`, until `park_after` epochs in all or to the end. The server may be
-    /// restored as soon as this has returned.
+    /// restored as soon as this has returned, and is given epochs when
+    /// [`program_started`](Self::program_started) was told.
     ///
     /// # Errors
     /// When the server before did not stand still, or the segment cannot be used.
@@ -163,7 +167,7 @@ impl Replayer {
                 saved.display()
             ))
         })?;
-        let (state, threads) = feed(segment, progress)?;
+        let (state, threads) = feed(segment, progress, true)?;
         *lock(&self.state) = state;
         *lock(&self.threads) = threads;
         Ok(())
@@ -172,7 +176,10 @@ impl Replayer {
     /// The program's processes live in the pid namespace of which this process
     /// of the machine is the first.
     pub fn program_started(&self, init: u32) {
-        *lock(&self.state().program) = Program::new(init);
+        let state = self.state();
+        *lock(&state.program) = Program::new(init);
+        state.held.store(false, Ordering::SeqCst);
+        Consumer::interrupt(&state.segment.header().output);
     }
 
     /// Waits until the server has done all epochs, stands still where it was asked
@@ -225,6 +232,7 @@ fn cannot_make(path: &Path, e: &std::io::Error) -> EngineError {
 fn feed(
     segment: Segment,
     progress: Progress,
+    restored: bool,
 ) -> Result<(Arc<State>, Vec<JoinHandle<()>>), EngineError> {
     let state = Arc::new(State {
         segment,
@@ -233,6 +241,7 @@ fn feed(
         result: Mutex::new(None),
         finished: Condvar::new(),
         program: Mutex::default(),
+        held: AtomicBool::new(restored),
         progress: Mutex::new(None),
     });
     let spawn = |name: &str, body: Box<dyn FnOnce() + Send>| {
@@ -312,7 +321,10 @@ impl<'a> Feeder<'a> {
 
     fn run(&mut self) -> Result<(), EngineError> {
         loop {
-            self.feed()?;
+            let held = self.state.held.load(Ordering::SeqCst);
+            if !held {
+                self.feed()?;
+            }
             self.drain()?;
             if self.is_done() || self.state.stop.load(Ordering::SeqCst) {
                 return Ok(());
@@ -333,7 +345,8 @@ impl<'a> Feeder<'a> {
                 !self.publisher.is_drained() && used <= LOG_RING_LEN as u64 / 2
             };
             sleep_unless(&state.segment, &self.consumer, || {
-                state.stop.load(Ordering::SeqCst) || has_room()
+                let let_go = held && !state.held.load(Ordering::SeqCst);
+                state.stop.load(Ordering::SeqCst) || let_go || (!held && has_room())
             });
         }
     }

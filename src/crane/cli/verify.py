@@ -40,6 +40,11 @@ from crane.errors import UsageError
 @click.option(
     "--hogs/--no-hogs", default=True, help="Busy processes beside every second run [yes]."
 )
+@click.option(
+    "--checkpoint",
+    is_flag=True,
+    help="In every run but the first, save the program to a checkpoint, end it and restore it.",
+)
 @click.option("--timeout", type=float, default=600.0, help="Seconds for one execution [600].")
 @click.option("--work", type=click.Path(path_type=Path), help="Where temporary files go.")
 @share_option
@@ -57,6 +62,7 @@ def verify_command(  # noqa: PLR0917 - click passes by name
     connections: int,
     replicas: int,
     hogs: bool,
+    checkpoint: bool,
     timeout: float,
     work: Path | None,
     share: tuple[str, ...],
@@ -85,6 +91,7 @@ def verify_command(  # noqa: PLR0917 - click passes by name
             load=live.Load(load_command, requests, connections),
             hogs=hogs,
             keep=keep,
+            checkpoint=checkpoint,
             timeout=timeout,
             work=work,
             options=[

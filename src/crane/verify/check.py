@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from crane import native
+from crane.checkpoint import criu
 from crane.errors import CraneError
 from crane.verify import comparison, disturbance, live, recording, search
 from crane.verify.comparison import Difference
@@ -41,6 +42,8 @@ class Wanted:
     work: Path | None
     options: list[str]
     """Options of ``crane run`` while recording."""
+    checkpoint: bool = False
+    """Go through a checkpoint in every run but the first."""
 
 
 def verify(wanted: Wanted, say: Sayer) -> Verdict:
@@ -51,6 +54,8 @@ def verify(wanted: Wanted, say: Sayer) -> Verdict:
     """
     native.core()
     native.interposer_path()
+    if wanted.checkpoint:
+        criu.find()
     base = _work_directory(wanted.work)
     try:
         return asyncio.run(_with_signals(_Check(wanted, base, say)))
@@ -79,13 +84,18 @@ class _Check:
         self._base = base
         self._say = say
         self._number = 0
+        self._park_after: int | None = None
 
     async def run(self) -> Verdict:
         made, requests = await self._recording()
         runs: list[Execution] = []
         difference: Difference | None = None
         for number in range(1, self._wanted.runs + 1):
-            done = await self._execute(made, disturbance.plan(number, hogs=self._wanted.hogs))
+            treatment = disturbance.plan(number, hogs=self._wanted.hogs)
+            if self._wanted.checkpoint and runs:
+                # At another place in each run.
+                self._park_after = _place(runs[0].outcome.epochs, number - 1, self._wanted.runs)
+            done = await self._execute(made, treatment)
             runs.append(done)
             found = comparison.compare(runs[0], done) if number > 1 else None
             outcome = done.outcome
@@ -140,6 +150,7 @@ class _Check:
             base=self._base,
             timeout=self._wanted.timeout,
             window=window,
+            park_after=self._park_after,
         )
 
     async def _search(
@@ -155,6 +166,11 @@ class _Check:
             difference.clock,
         )
         return finding
+
+
+def _place(epochs: int, nth: int, runs: int) -> int:
+    """After how many of the epochs the checkpoint of run ``nth`` (from 1) is taken."""
+    return max(1, min(epochs - 1, epochs * nth // runs))
 
 
 def _notes(runs: list[Execution]) -> list[str]:

@@ -15,6 +15,7 @@ import msgspec
 from msgspec import structs
 
 from crane import launch, layers, native, ownership
+from crane.checkpoint import processes
 from crane.child import Child, describe_exit
 from crane.errors import CraneError
 from crane.registry import run_root
@@ -79,14 +80,17 @@ class _Happened:
     failed: str = ""
     warnings: list[str] = field(default_factory=list)
     over: asyncio.Event = field(default_factory=asyncio.Event)
-    on_init: Callable[[int], None] | None = None
+    on_server: Callable[[int], None] | None = None
+    """Told the first process of the namespace when the program runs, not before: while
+    it is being restored nobody may look at it."""
 
     def report(self, event: dict[str, Any]) -> None:
         match event.get("event"):
             case "init":
                 self.init = event["pid"]
-                if self.on_init is not None:
-                    self.on_init(self.init)
+            case "server":
+                if self.on_server is not None:
+                    self.on_server(self.init)
             case "warning":
                 self.warnings.append(event["message"])
             case "failed":
@@ -102,7 +106,7 @@ class _Happened:
             self.over.set()
 
 
-async def execute(
+async def execute(  # noqa: PLR0915 - one life after another, in their order
     recording: Recording,
     directory: Path,
     number: int,
@@ -111,8 +115,12 @@ async def execute(
     base: Path,
     timeout: float,
     window: traces.Window | None = None,
+    park_after: int | None = None,
 ) -> Execution:
     """Execute ``recording`` as run ``number``; with ``window``, with a trace of it.
+
+    With ``park_after`` the program is saved to a checkpoint after so many epochs,
+    ended, and restored from it in another replica, where it goes on.
 
     ``directory`` is made for it; ``base`` is the directory that the program
     must not see, because it differs between runs.
@@ -130,16 +138,17 @@ async def execute(
     )
     said = directory / "server.log"
     shared = launch.SharedDir(secrets.token_hex(16), number % 256)
-    happened = _Happened()
     began = time.monotonic()
     core = native.core()
     lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     child: Child | None = None
     replayer: Replayer | None = None
+    messages: list[str] = []
+    checkpoint: Path | None = None
     try:
         shared.create(native.interposer_path())
         if window is not None:
-            traces.create(shared.inside / "trace", window)
+            traces.create(shared.trace, window)
         replayer = core.Replayer(
             shared.segment,
             recording.epochs,
@@ -148,30 +157,42 @@ async def execute(
             objects=recording.has_objects,
             hashes=directory / "hashes",
             preempt=bool(config.engine.get("preempt", config.preempt)),
+            park_after=park_after,
         )
         assert replayer is not None
-        happened.on_init = replayer.program_started
-        shared.open_to_program()
         with disturbance.applied(treatment), (directory / "sandbox.log").open("wb") as errors:
-            child = launch.start(
-                config,
-                shared,
-                layers=directory / "files",
-                output=said,
-                hidden=hidden,
-                lock=lock,
-                errors=errors,
-                on_report=happened.report,
-                on_exit=happened.exited,
-            )
-            disturbance.place(child.pid, treatment)
-            result = await _finish(replayer, happened, timeout)
+            while True:
+                happened = _Happened()
+                happened.on_server = replayer.program_started
+                shared.open_to_program()
+                child = launch.start(
+                    config,
+                    shared,
+                    layers=directory / "files",
+                    output=said,
+                    hidden=hidden,
+                    lock=lock,
+                    errors=errors,
+                    on_report=happened.report,
+                    on_exit=happened.exited,
+                    checkpoint=checkpoint,
+                )
+                disturbance.place(child.pid, treatment)
+                result = await _finish(replayer, happened, timeout)
+                messages += happened.warnings
+                if not result.get("parked"):
+                    break
+                checkpoint = directory / "checkpoint"
+                await _take(checkpoint, replayer, happened.init, directory / "files", shared)
+                await child.end(_SANDBOX_SECONDS)
+                await _begin_again(checkpoint, replayer, shared)
             seconds = time.monotonic() - began
-            images, trace = places.Images(), None
+            images = places.Images()
+            trace: Path | None = None
             if window is not None:
                 # Before the end: the sandbox takes the shared directory with it.
                 images = places.snapshot(happened.init)
-                trace = traces.keep(shared.inside / "trace", directory / "trace")
+                trace = traces.keep(shared.trace, directory / "trace")
             await child.end(_SANDBOX_SECONDS)
     except core.EngineError as error:
         raise CraneError(str(error)) from error
@@ -206,8 +227,28 @@ async def execute(
         said=said,
         trace=trace,
         images=images,
-        messages=[*happened.warnings, *result["messages"]],
+        messages=[*messages, *result["messages"]],
     )
+
+
+async def _take(
+    target: Path, replayer: Replayer, init: int, files: Path, shared: launch.SharedDir
+) -> None:
+    """Make the checkpoint ``target`` of a program that stands still."""
+    target.mkdir(mode=0o700)
+    library = shared.inside / native.interposer_path().name
+    await asyncio.to_thread(processes.save, init, files, library, target)
+    await asyncio.to_thread(replayer.save, target / processes.SEGMENT)
+    if shared.trace.exists():
+        traces.keep(shared.trace, target / shared.trace.name)
+
+
+async def _begin_again(checkpoint: Path, replayer: Replayer, shared: launch.SharedDir) -> None:
+    """Make everything ready for the program to be restored."""
+    shared.create(checkpoint / processes.INTERPOSER)
+    if (checkpoint / shared.trace.name).exists():
+        traces.keep(checkpoint / shared.trace.name, shared.trace)
+    await asyncio.to_thread(replayer.resume, checkpoint / processes.SEGMENT)
 
 
 async def _finish(replayer: Replayer, happened: _Happened, timeout: float) -> dict[str, Any]:

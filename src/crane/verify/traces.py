@@ -67,6 +67,8 @@ def keep(source: Path, target: Path) -> Path:
         _, _, _, count, _ = _HEAD.unpack_from(head)
         with target.open("wb") as out:
             out.write(head)
+            # As long as it was, so that it can be filled further.
+            out.truncate(source.stat().st_size)
             left = count * _RECORD.size
             while left and (data := file.read(min(left, 1 << 20))):
                 out.write(data)
