@@ -75,8 +75,10 @@ impl Engine {
         let waker = Waker::new(poll.registry(), WAKER).map_err(system("a waker"))?;
         let alarm = Alarm::new(poll.registry(), ALARM).map_err(system("a timer"))?;
         let notices = Notices::new().map_err(system("an event descriptor"))?;
+        let shared = Shared::new(segment, waker, alarm, notices);
+        shared.restoring.store(share.is_some(), Ordering::SeqCst);
         Ok(Self {
-            shared: Arc::new(Shared::new(segment, waker, alarm, notices)),
+            shared: Arc::new(shared),
             share: share.map(Arc::new),
             config: Arc::new(config),
             unstarted: Mutex::new(Some((poll, node))),
@@ -132,9 +134,12 @@ impl Engine {
     }
 
     /// The program's processes live in the pid namespace of which this process
-    /// of the machine is the first.
+    /// of the machine is the first. A program that is restored is given nothing
+    /// before.
     pub fn program_started(&self, init: u32) {
         *lock(&self.shared.program) = Program::new(init);
+        self.shared.restoring.store(false, Ordering::SeqCst);
+        self.shared.inbox.poke();
     }
 
     /// A descriptor that is readable while [`next_event`](Self::next_event) has

@@ -213,6 +213,9 @@ pub struct Shared {
     pub done_epoch: AtomicU64,
     /// The program stands still, and nothing was given to it since.
     pub parked: AtomicBool,
+    /// The program is being restored from a checkpoint. What it did before the next
+    /// pid within is put right would have another pid.
+    pub restoring: AtomicBool,
     /// The interposer reported in.
     pub attached: AtomicBool,
     /// The server has ended.
@@ -253,6 +256,7 @@ impl Shared {
             fatal: Mutex::default(),
             done_epoch: AtomicU64::new(0),
             parked: AtomicBool::new(false),
+            restoring: AtomicBool::new(false),
             attached: AtomicBool::new(false),
             server_gone: AtomicBool::new(false),
             stop: AtomicBool::new(false),

@@ -73,6 +73,7 @@ def keep(source: Path, target: Path) -> Path:
             while left and (data := file.read(min(left, 1 << 20))):
                 out.write(data)
                 left -= len(data)
+    target.chmod(source.stat().st_mode & 0o7777)
     return target
 
 

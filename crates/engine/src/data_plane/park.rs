@@ -16,6 +16,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 impl DataPlane<'_> {
     /// Starts from a checkpoint instead of from an empty state.
     pub(super) fn go_on_from(&mut self, share: &Share) {
+        self.core.hold = true;
         self.core.filter = share.filter();
         self.core.applied = (share.index, share.term);
         self.core.publisher.go_on_after(share.epoch);
@@ -86,7 +87,12 @@ impl DataPlane<'_> {
 
     /// Tells the owner when the program stands still, or does not come to it.
     pub(super) fn park(&mut self) {
-        let Some(since) = self.parking else { return };
+        let Some(since) = self.parking else {
+            if self.core.hold && !self.shared.restoring.load(Ordering::SeqCst) {
+                self.core.hold = false;
+            }
+            return;
+        };
         if !self.core.hold || self.shared.parked.load(Ordering::SeqCst) {
             return;
         }
