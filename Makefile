@@ -32,7 +32,8 @@ packages:
 	    { echo "crane: cargo is missing; install Rust 1.95 or newer with rustup" >&2; exit 1; }
 
 test-packages: | build
-	@.ci/packages redis-server:redis-server redis-cli:redis-tools curl:curl
+	@.ci/packages redis-server:redis-server redis-cli:redis-tools curl:curl \
+	    ip:iproute2 nft:nftables mkfs.ext4:e2fsprogs nsenter:util-linux
 	@.ci/packages $$($(BIN)/python tests/programs/catalogue.py)
 	@# Without it the tests that need it are skipped, and say so.
 	@if [ "$$(id -u)" -eq 0 ]; then $(BIN)/crane checkpoint setup || true; fi

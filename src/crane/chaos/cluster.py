@@ -14,24 +14,22 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from crane import control, status
+from crane import control
+from crane.chaos.watched import Address, Watched, wait_for
 from crane.cluster import is_free
-from crane.config import Durability, split_address
+from crane.config import Durability
 from crane.errors import CraneError
 from crane.registry import ClusterRunDir
-from crane.status import ClusterStatus, ReplicaStatus
 
-Address = tuple[str, int]
+__all__ = ["Address", "Cluster", "connect", "free_port", "trial_dir", "wait_for"]
 
 _START_SECONDS = 60.0
 _END_SECONDS = 30.0
-_POLL_SECONDS = 0.02
 # Below the range from which kernels choose ports for outgoing connections and
 # apart from the replicas' own.
 _PORTS = range(10_000, 20_000)
@@ -53,27 +51,13 @@ def free_port(
     raise CraneError(f"no port between {ports.start} and {ports.stop} is free")
 
 
-def wait_for(what: str, condition: Callable[[], object], seconds: float) -> float:
-    """Wait until a condition holds; how many seconds it took.
-
-    Raises:
-        CraneError: when it does not hold in time.
-    """
-    begin = time.monotonic()
-    while not condition():
-        if time.monotonic() - begin > seconds:
-            raise CraneError(f"{what} did not happen within {seconds:g} s")
-        time.sleep(_POLL_SECONDS)
-    return time.monotonic() - begin
-
-
 def trial_dir(kind: str) -> Path:
     """A new directory on a real disk: ``/tmp`` may be memory, where syncing costs nothing."""
     base = os.environ.get("TMPDIR")
     return Path(tempfile.mkdtemp(prefix=f"crane-{kind}-", dir=base or "/var/tmp"))  # noqa: S108
 
 
-class Cluster:
+class Cluster(Watched):
     """A running cluster; leaving the ``with`` block ends it and removes its state.
 
     Not for several threads, except that faults and status may be asked from any.
@@ -104,7 +88,7 @@ class Cluster:
         self.environment = {**os.environ, **(environment or {})}
         self.process: subprocess.Popen[bytes] | None = None
         self._options = ["--replicas", str(replicas), "--durability", durability, *options]
-        self._replicas = replicas
+        self.size = replicas
         self._cwd = cwd
         root = self.environment.get("CRANE_RUN_DIR")
         self.directory = ClusterRunDir(name, Path(root) if root else None)
@@ -184,99 +168,9 @@ class Cluster:
                 self.process.wait()
         shutil.rmtree(self.base, ignore_errors=True)
 
-    # What it is like
-
-    def status(self) -> ClusterStatus:
-        """What ``crane status`` shows."""
-        return status.collect(self.directory)
-
-    def replica(self, number: int) -> ReplicaStatus:
-        """One replica's row of the status."""
-        return self.status().replicas[number - 1]
-
-    def leader(self, seconds: float = 15.0) -> int:
-        """The number of the replica that leads, waiting for one if need be.
-
-        Of several that believe it, the one with the highest term does.
-
-        Raises:
-            CraneError: when there is none in time.
-        """
-        found: list[ReplicaStatus] = []
-
-        def exists() -> bool:
-            found[:] = [one for one in self.status().replicas if one.role == "leader"]
-            return bool(found)
-
-        wait_for("an election", exists, seconds)
-        return max(found, key=lambda one: one.term or 0).id
-
-    def addresses(self) -> dict[int, Address]:
-        """Where clients reach the replicas that are up."""
-        return {
-            one.id: split_address(one.address)
-            for one in self.status().replicas
-            if one.address is not None
-        }
-
-    def wait_settled(self, seconds: float = 30.0) -> None:
-        """Wait until all replicas are healthy and have done what any of them has by now.
-
-        Not until they are at the same epoch: while a program's own timers go on,
-        followers are always a little behind.
-        """
-        before = self.status().replicas
-        applied = max(one.applied or 0 for one in before)
-        epoch = max(one.epoch or 0 for one in before)
-
-        def settled() -> bool:
-            rows = self.status().replicas
-            return (
-                len(rows) == self._replicas
-                and all(one.healthy and one.agrees is not False for one in rows)
-                and all((one.applied or 0) >= applied for one in rows)
-                and all((one.epoch or 0) >= epoch for one in rows)
-                and len({one.output_hash for one in rows}) == 1
-            )
-
-        wait_for("every replica's doing the same", settled, seconds)
-
-    # What is done to it
-
-    def kill(self, number: int) -> None:
-        """End a replica by SIGKILL."""
-        control.kill(self.directory, number)
-
     def restart(self, number: int) -> None:
         """Start a killed replica again; returns when it takes part."""
         control.restart(self.directory, number)
-
-    def pause(self, number: int) -> None:
-        """Stop a replica where it is."""
-        control.pause(self.directory, number)
-
-    def resume(self, number: int) -> None:
-        """Let a paused replica go on."""
-        control.resume(self.directory, number)
-
-    def wait_caught_up(self, number: int, seconds: float = 60.0) -> float:
-        """Wait until a replica has done all that was agreed when this was called.
-
-        Returns the seconds it took.
-
-        Raises:
-            CraneError: when it takes longer, or the replica ends.
-        """
-        rows = self.status().replicas
-        goal = max(one.commit or 0 for one in rows)
-
-        def reached() -> bool:
-            one = self.replica(number)
-            if one.state == "down":
-                raise CraneError(f"replica {number} ended: {self.said()}")
-            return one.healthy and one.address is not None and (one.applied or 0) >= goal
-
-        return wait_for(f"replica {number}'s catching up", reached, seconds)
 
 
 def connect(address: Address, seconds: float = 10.0) -> socket.socket:

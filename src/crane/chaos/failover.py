@@ -22,7 +22,17 @@ Tell = Callable[[str], None]
 
 def redis_command(port: int) -> list[str]:
     """A Redis whose memory can be compared (``DEBUG DIGEST``)."""
-    return ["redis-server", "--port", str(port), "--save", "", "--enable-debug-command", "yes"]
+    return [
+        "redis-server",
+        "--port",
+        str(port),
+        "--save",
+        "",
+        "--enable-debug-command",
+        "yes",
+        "--protected-mode",
+        "no",
+    ]
 
 
 @dataclass(slots=True)

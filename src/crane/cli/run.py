@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import re
 from pathlib import Path
 
 import click
 
-from crane import config, environment, ownership, program, terminal
+from crane import program, terminal, wish
 from crane.cli.options import private_option, share_option
-from crane.cluster import StateDir, Wanted, default_name, default_state_dir
-from crane.config import ClusterFile, Durability
-from crane.errors import UsageError
-
-_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,46}[a-z0-9])?")
+from crane.cluster import StateDir
+from crane.config import Durability
 
 
 @click.command("run", context_settings={"allow_interspersed_args": False})
@@ -58,55 +53,22 @@ def run_command(  # noqa: PLR0917 - click passes by name
     command: tuple[str, ...],
 ) -> None:
     """Run PROGRAM on several replicas of this machine, in the foreground."""
-    base = ClusterFile() if file is None else config.load(file, ClusterFile)
-    origin = Path.cwd() if file is None else file.resolve().parent
-    argv = list(command) or base.command
-    if not argv:
-        raise UsageError(
-            "no program was given; for example `crane run -- redis-server --port 6379`"
-        )
-    cwd = str(origin / base.cwd if base.cwd else Path.cwd())
-    for word in (*argv, cwd):
-        if not environment.is_text(word):
-            raise UsageError(f"{word!a} is not UTF-8 text; only such arguments can be replicated")
-    env = environment.agreed(os.environ, base.env, cwd)
-    found = program.check(program.find(argv[0], cwd, env), env)
-    chosen = name or base.name or default_name(found.path)
-    if not _NAME.fullmatch(chosen):
-        raise UsageError(
-            f"`{chosen}` is not a cluster name; use up to 48 of a-z, 0-9 and -, as in a host name"
-        )
-    if state is None:
-        state = origin / base.state if base.state else default_state_dir(chosen)
-    state = state.resolve()
-    for what, path in (("the current directory", cwd), ("the program", found.path)):
-        if Path(path).is_relative_to(state / "replicas"):
-            raise UsageError(
-                f"{what} ({path}) lies in the replicas' state; start elsewhere or give another"
-                " --state"
-            )
-    shared = ownership.normal(share, Path.cwd()) or ownership.normal(base.share, origin)
-    owned = ownership.normal(private, Path.cwd()) or ownership.normal(base.private, origin)
-    ownership.check(shared, owned)
-    wanted = Wanted(
-        name=chosen,
-        argv=argv,
-        program=found.path,
-        cwd=cwd,
-        env=env,
-        limits=environment.current_limits(),
-        replicas=replicas or base.replicas,
-        listen=[one for word in listen for one in word.split(",")] or base.listen,
-        durability=durability or base.durability,
-        share=shared,
-        private=owned,
+    wanted, place = wish.wanted(
+        list(command),
+        file=file,
+        replicas=replicas,
+        name=name,
+        state=state,
+        listen=list(listen),
+        durability=durability,
+        share=share,
+        private=private,
         accept_changes=accept_changes,
-        engine=base.engine,
     )
     from crane import supervisor
     from crane.doctor import advice
 
-    hint = advice.hint(program.chain(found.path, env), argv)
+    hint = advice.hint(program.chain(wanted.program, wanted.env), wanted.argv)
     if hint is not None:
         terminal.say(hint)
-    supervisor.run(StateDir(state), wanted, terminal.say)
+    supervisor.run(StateDir(place), wanted, terminal.say)
