@@ -26,6 +26,19 @@ pub struct Start {
     pub segment: PathBuf,
 }
 
+/// The files of this replica's certificate, in PEM.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tls {
+    /// The certificates of the cluster's authority: one, or several while it is
+    /// being replaced.
+    pub ca: PathBuf,
+    /// This replica's certificate.
+    pub certificate: PathBuf,
+    /// Its private key, readable by its owner alone.
+    pub key: PathBuf,
+}
+
 /// Settings of one replica's engine.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -39,6 +52,9 @@ pub struct Config {
     pub id: u8,
     /// The address at which each replica, this one included, hears the others.
     pub peers: BTreeMap<u8, SocketAddr>,
+    /// The certificates; without them, the replicas' connections are plain.
+    #[serde(default)]
+    pub tls: Option<Tls>,
     /// What all replicas must have in common: a line each, name and value
     /// separated by a tab. Replicas whose lines differ do not talk.
     #[serde(default)]

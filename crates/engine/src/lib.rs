@@ -36,7 +36,9 @@ mod server_output;
 pub mod share;
 mod shared;
 mod status;
+mod stream;
 mod threads;
+mod tls;
 mod watch;
 
 pub use config::Config;

@@ -1,9 +1,10 @@
-//! One TCP connection to another replica.
+//! One connection to another replica.
 
+use crate::stream::{Broken, Received, Stream};
 use crane_consensus::wire::{self, FrameReader};
-use mio::net::TcpStream;
 use rustix::net::sockopt;
-use std::io::{self, Read, Write};
+use std::io;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 /// Bytes that may wait to be sent; beyond it, messages are dropped, which the
@@ -40,11 +41,13 @@ pub enum ReadResult {
 
 /// A connection.
 pub struct Link {
-    stream: TcpStream,
+    stream: Stream,
     /// Where it stands.
     pub phase: Phase,
     /// The replica that this side dialled, if it did.
     pub dialled: Option<u8>,
+    /// The machine that dialled this side, if it was.
+    pub from: Option<IpAddr>,
     /// When it was opened.
     pub since: Instant,
     reader: FrameReader,
@@ -57,11 +60,12 @@ pub struct Link {
 
 impl Link {
     /// A connection that is ready for greetings, or will be.
-    pub fn new(stream: TcpStream, phase: Phase, dialled: Option<u8>, hello: &[u8]) -> Self {
+    pub fn new(stream: Stream, phase: Phase, dialled: Option<u8>, hello: &[u8]) -> Self {
         Self {
             stream,
             phase,
             dialled,
+            from: None,
             since: Instant::now(),
             reader: FrameReader::new(),
             out: hello.to_vec(),
@@ -71,20 +75,21 @@ impl Link {
         }
     }
 
-    /// The socket, to register it.
-    pub fn stream(&mut self) -> &mut TcpStream {
+    /// What carries it.
+    pub fn stream(&mut self) -> &mut Stream {
         &mut self.stream
     }
 
     /// Sets the options that every connection between replicas has.
     pub fn set_options(&self) {
+        let socket = self.stream.socket_ref();
         // Each only makes the connection better; without them it works.
-        let _ = self.stream.set_nodelay(true);
-        let _ = sockopt::set_tcp_user_timeout(&self.stream, DEAD_AFTER.as_millis() as u32);
-        let _ = sockopt::set_socket_keepalive(&self.stream, true);
-        let _ = sockopt::set_tcp_keepidle(&self.stream, DEAD_AFTER);
-        let _ = sockopt::set_tcp_keepintvl(&self.stream, DEAD_AFTER);
-        let _ = sockopt::set_tcp_keepcnt(&self.stream, 2);
+        let _ = socket.set_nodelay(true);
+        let _ = sockopt::set_tcp_user_timeout(socket, DEAD_AFTER.as_millis() as u32);
+        let _ = sockopt::set_socket_keepalive(socket, true);
+        let _ = sockopt::set_tcp_keepidle(socket, DEAD_AFTER);
+        let _ = sockopt::set_tcp_keepintvl(socket, DEAD_AFTER);
+        let _ = sockopt::set_tcp_keepcnt(socket, 2);
     }
 
     /// Whether the connection that was being made is there.
@@ -92,10 +97,10 @@ impl Link {
     /// # Errors
     /// Why it could not be made.
     pub fn connected(&self) -> io::Result<bool> {
-        if let Some(error) = self.stream.take_error()? {
+        if let Some(error) = self.stream.socket_ref().take_error()? {
             return Err(error);
         }
-        match self.stream.peer_addr() {
+        match self.stream.socket_ref().peer_addr() {
             Ok(_) => Ok(true),
             Err(e) if e.kind() == io::ErrorKind::NotConnected => Ok(false),
             Err(e) => Err(e),
@@ -116,28 +121,28 @@ impl Link {
     /// piece to take the frames out.
     ///
     /// # Errors
-    /// The socket's, or those of `each`.
-    pub fn read<E: From<io::Error>>(
+    /// The stream's, or those of `each`.
+    pub fn read<E: From<Broken>>(
         &mut self,
         buffer: &mut [u8],
         mut each: impl FnMut(&mut Self) -> Result<(), E>,
     ) -> Result<ReadResult, E> {
-        let mut total = 0;
-        while total < READ_AT_ONCE {
-            match self.stream.read(buffer) {
-                Ok(0) => return Ok(ReadResult::Closed),
-                Ok(n) => {
-                    total += n;
-                    self.reader.feed(&buffer[..n]);
+        for _ in 0..READ_AT_ONCE.div_ceil(buffer.len().max(1)) {
+            let reader = &mut self.reader;
+            let received = self.stream.receive(buffer, |bytes| reader.feed(bytes))?;
+            match received {
+                Received::Closed => return Ok(ReadResult::Closed),
+                Received::Nothing => return Ok(ReadResult::Drained),
+                Received::Some | Received::All => {
                     each(self)?;
-                    // A short read emptied the socket, which reports again.
-                    if n < buffer.len() && !self.closing {
+                    // The first words wait for the end of a handshake.
+                    if !matches!(self.phase, Phase::Ready(_)) {
+                        self.flush()?;
+                    }
+                    if received == Received::All && !self.closing {
                         return Ok(ReadResult::Drained);
                     }
                 }
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(ReadResult::Drained),
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(e.into()),
             }
         }
         Ok(ReadResult::More)
@@ -181,30 +186,27 @@ impl Link {
         self.held
     }
 
-    /// Writes what waits, as far as the socket takes it, held back or not.
+    /// Writes what waits, as far as the stream takes it, held back or not.
     ///
     /// # Errors
-    /// The socket's.
-    pub fn flush(&mut self) -> io::Result<()> {
+    /// The stream's.
+    pub fn flush(&mut self) -> Result<(), Broken> {
         self.held = None;
         if self.phase == Phase::Connecting {
             return Ok(());
         }
         while self.start < self.out.len() {
-            match self.stream.write(&self.out[self.start..]) {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(n) => self.start += n,
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                    if self.start > 1 << 20 {
-                        self.out.drain(..self.start);
-                        self.start = 0;
-                    }
-                    return Ok(());
+            let taken = self.stream.send(&self.out[self.start..])?;
+            self.start += taken;
+            if taken == 0 {
+                if self.start > 1 << 20 {
+                    self.out.drain(..self.start);
+                    self.start = 0;
                 }
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(e),
+                return Ok(());
             }
         }
+        self.stream.push()?;
         self.out.clear();
         self.start = 0;
         // After a burst the memory goes back.

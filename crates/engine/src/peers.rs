@@ -11,6 +11,8 @@ use crate::link::{Link, Phase, ReadResult};
 use crate::manifest;
 use crate::message::ToGateway;
 use crate::notice::Notices;
+use crate::stream::{Broken, Stream};
+use crate::tls::{self, Security};
 use crane_consensus::Message;
 use crane_consensus::wire::{self, Frame, Hello, PROTOCOL_VERSION};
 use mio::net::{TcpListener, TcpStream};
@@ -81,6 +83,8 @@ pub struct Peers {
     hello: Hello,
     hello_frame: Vec<u8>,
     listener: TcpListener,
+    /// None: connections are plain.
+    security: Option<Security>,
     links: Vec<Option<Link>>,
     peers: BTreeMap<u8, Peer>,
     arrivals: Vec<(u8, Arrival)>,
@@ -98,13 +102,18 @@ pub struct Peers {
 enum Failure {
     Socket,
     Warn(String),
+    /// Nobody who belongs here speaks.
+    Tls(rustls::Error),
     /// This replica has not what all must have in common.
     Differs(u8, Vec<String>),
 }
 
-impl From<io::Error> for Failure {
-    fn from(_: io::Error) -> Self {
-        Self::Socket
+impl From<Broken> for Failure {
+    fn from(broken: Broken) -> Self {
+        match broken {
+            Broken::Socket(_) => Self::Socket,
+            Broken::Tls(error) => Self::Tls(error),
+        }
     }
 }
 
@@ -130,6 +139,8 @@ impl Peers {
         registry
             .register(&mut listener, PEER_LISTENER, Interest::READABLE)
             .map_err(fail)?;
+        let load = |files| Security::load(files, config.cluster_id, config.id);
+        let security = config.tls.as_ref().map(load).transpose()?;
         let hello = Hello {
             cluster_id: config.cluster_id,
             replica: config.id.into(),
@@ -157,6 +168,7 @@ impl Peers {
             hello,
             hello_frame,
             listener,
+            security,
             links: Vec::new(),
             peers: config.peers.iter().filter_map(peer).collect(),
             arrivals: Vec::new(),
@@ -300,7 +312,11 @@ impl Peers {
         let due: Vec<_> = self.peers.iter().filter_map(due).collect();
         for (id, address) in due {
             self.back_off(id);
-            if let Ok(stream) = TcpStream::connect(address) {
+            if let Ok(socket) = TcpStream::connect(address) {
+                let tls = self.security.as_ref().map(|s| s.dial(id)).transpose();
+                let Ok(stream) = tls.map(|tls| Stream::new(socket, tls)) else {
+                    continue; // it is dialled again
+                };
                 let link = Link::new(stream, Phase::Connecting, Some(id), &self.hello_frame);
                 self.add_link(link, registry);
             }
@@ -322,7 +338,10 @@ impl Peers {
         });
         let token = Token(LINK_TOKENS + slot);
         let interest = Interest::READABLE | Interest::WRITABLE;
-        if registry.register(link.stream(), token, interest).is_ok() {
+        if registry
+            .register(link.stream().socket(), token, interest)
+            .is_ok()
+        {
             self.links[slot] = Some(link);
         }
     }
@@ -331,12 +350,17 @@ impl Peers {
     pub fn accept(&mut self, registry: &Registry) {
         loop {
             match self.listener.accept() {
-                Ok((stream, _)) => {
+                Ok((socket, from)) => {
                     let strangers = |l: &&Link| !matches!(l.phase, Phase::Ready(_));
                     if self.links.iter().flatten().filter(strangers).count() >= STRANGERS {
                         continue;
                     }
-                    let link = Link::new(stream, Phase::Greeting, None, &self.hello_frame);
+                    let tls = self.security.as_ref().map(Security::answer).transpose();
+                    let Ok(stream) = tls.map(|tls| Stream::new(socket, tls)) else {
+                        continue; // it dials again
+                    };
+                    let mut link = Link::new(stream, Phase::Greeting, None, &self.hello_frame);
+                    link.from = Some(from.ip());
                     link.set_options();
                     self.add_link(link, registry);
                 }
@@ -399,6 +423,10 @@ impl Peers {
                 self.warn(text, notices);
                 self.drop_link(slot);
             }
+            Err(Failure::Tls(error)) => {
+                self.refuse(slot, &error, notices);
+                self.drop_link(slot);
+            }
             Err(Failure::Differs(id, names)) => {
                 self.differs(id, &names, notices);
                 self.drop_link(slot);
@@ -438,7 +466,7 @@ impl Peers {
                     (peer, Arrival::Hashes(report))
                 }
                 (Phase::Greeting, Frame::Hello(hello)) => {
-                    let peer = self.welcome(&hello, dialled)?;
+                    let peer = self.welcome(&hello, dialled, link.stream().tls())?;
                     phase = Phase::Ready(peer);
                     self.make_ready(peer, slot, hello.incarnation);
                     continue;
@@ -457,7 +485,12 @@ impl Peers {
     }
 
     /// Checks a greeting and says whose it is.
-    fn welcome(&mut self, hello: &Hello, dialled: Option<u8>) -> Result<u8, Failure> {
+    fn welcome(
+        &mut self,
+        hello: &Hello,
+        dialled: Option<u8>,
+        tls: Option<&rustls::Connection>,
+    ) -> Result<u8, Failure> {
         let refuse = |why: String| Err(Failure::Warn(why));
         let replica = hello.replica;
         if hello.cluster_id != self.hello.cluster_id {
@@ -480,6 +513,14 @@ impl Peers {
                  correct `id` or `peers`"
             ));
         };
+        if let (Some(security), Some(tls)) = (&self.security, tls)
+            && !security.is_from(tls, id)
+        {
+            return refuse(format!(
+                "a connection that says it is replica {id} was refused: its certificate is of \
+                 another replica; put each replica's own certificate there"
+            ));
+        }
         if dialled.is_some_and(|d| d != id) {
             return refuse(format!(
                 "the address {} of another replica was answered by replica {id}; correct the \
@@ -566,6 +607,21 @@ impl Peers {
             peer.dial_at = peer.lost_since + peer.back_off;
             self.arrivals.push((id, Arrival::Lost));
         }
+    }
+
+    /// Tells why a session under TLS came to nothing.
+    fn refuse(&mut self, slot: usize, error: &rustls::Error, notices: &Notices) {
+        let Some(Some(link)) = self.links.get(slot) else {
+            return;
+        };
+        let (why, mend) = tls::explain(error);
+        let text = match (link.phase, link.dialled, link.from) {
+            (Phase::Ready(id), ..) => format!("the connection with replica {id} was closed"),
+            (_, Some(id), _) => format!("whoever answers for replica {id} was refused"),
+            (_, _, Some(from)) => format!("a connection from {from} was refused"),
+            (_, _, None) => "a connection was refused".to_owned(),
+        };
+        self.warn(format!("{text}: {why}; {mend}"), notices);
     }
 
     fn warn(&mut self, text: String, notices: &Notices) {

@@ -305,8 +305,11 @@ fn a_wrong_replica_is_found_with_its_first_wrong_epoch() {
 
 #[test]
 fn strangers_are_refused_with_a_warning() {
-    let cluster = Cluster::start(Options::new(3));
-    let mut stranger = Cluster::prepare(Options::new(3));
+    // Plain: the greeting alone has to tell.
+    let mut options = Options::new(3);
+    options.tls = false;
+    let cluster = Cluster::start(options.clone());
+    let mut stranger = Cluster::prepare(options);
     let mut config = stranger.config(3);
     for (id, port) in [("1", cluster.peer_port(1)), ("2", cluster.peer_port(2))] {
         config["peers"][id] = format!("127.0.0.1:{port}").into();

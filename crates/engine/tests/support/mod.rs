@@ -1,8 +1,10 @@
 //! Clusters of engines in one process, with servers that play the interposer.
 #![allow(dead_code, reason = "every test and example uses its own part")]
 
+pub mod certificates;
 pub mod server;
 
+use certificates::Authority;
 use crane_engine::Engine;
 use serde_json::{Value, json};
 use server::{Habits, PORT, Server};
@@ -20,6 +22,8 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 pub struct Options {
     pub replicas: u8,
     pub durability: &'static str,
+    /// Whether the replicas' connections are encrypted.
+    pub tls: bool,
     pub habits: BTreeMap<u8, Habits>,
 }
 
@@ -28,6 +32,7 @@ impl Options {
         Self {
             replicas,
             durability: "memory",
+            tls: true,
             habits: BTreeMap::new(),
         }
     }
@@ -58,7 +63,8 @@ struct Replica {
 pub struct Cluster {
     dir: PathBuf,
     shm: PathBuf,
-    options: Options,
+    pub options: Options,
+    pub authority: Authority,
     replicas: BTreeMap<u8, Replica>,
     pub cluster_id: String,
 }
@@ -110,6 +116,7 @@ impl Cluster {
             dir,
             shm,
             options,
+            authority: Authority::new(),
             replicas,
             cluster_id: format!(
                 "{:032x}",
@@ -157,7 +164,13 @@ impl Cluster {
             .map(|(id, r)| (id.to_string(), format!("127.0.0.1:{}", r.peer_port)))
             .collect();
         std::fs::create_dir_all(self.log_dir(id)).unwrap();
+        let tls = self.dir.join(format!("tls-{id}"));
+        let tls = match self.options.tls {
+            true => self.authority.write(&tls, &self.cluster_id, id, 100),
+            false => Value::Null,
+        };
         json!({
+            "tls": tls,
             "cluster_id": self.cluster_id,
             "name": "test",
             "id": id,
