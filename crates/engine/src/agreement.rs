@@ -1,7 +1,7 @@
 //! Comparing hashes with the other replicas.
 
 use crate::history::{Comparison, Disagreement, Report};
-use crate::peers::Peers;
+use crate::host::Links;
 use crate::shared::{Shared, lock};
 use crane_consensus::wire::kind;
 use serde_json::json;
@@ -31,9 +31,9 @@ pub struct Comparing {
 
 impl Comparing {
     /// Nothing compared yet.
-    pub fn new() -> Self {
+    pub fn new(now: Instant) -> Self {
         Self {
-            reported_at: Instant::now(),
+            reported_at: now,
             reported: 0,
             later: BTreeMap::new(),
             looked_at: 0,
@@ -43,10 +43,10 @@ impl Comparing {
 
     /// When [`tick`](Self::tick) has something to do; `None` while there is no
     /// news.
-    pub fn next(&self, shared: &Shared) -> Option<Instant> {
+    pub fn next(&self, shared: &Shared, now: Instant) -> Option<Instant> {
         let newest = shared.segment.header().epoch.load(Ordering::Relaxed);
         if newest != self.looked_at && !self.later.is_empty() {
-            return Some(Instant::now());
+            return Some(now);
         }
         (newest != self.reported).then(|| self.reported_at + self.pause(newest) + PATIENCE)
     }
@@ -62,7 +62,7 @@ impl Comparing {
 
     /// Reports if it is time and there is news; also looks again at what was too
     /// new. An idle replica has no news, so reports end with activity.
-    pub fn tick(&mut self, shared: &Shared, peers: &mut Peers) {
+    pub fn tick(&mut self, shared: &Shared, peers: &mut impl Links, now: Instant) {
         let Some(newest) = lock(&shared.history).newest().map(|d| d.epoch) else {
             return;
         };
@@ -76,9 +76,9 @@ impl Comparing {
         if newest == self.reported || !self.later.is_empty() {
             shared.has_heard_all();
         }
-        if newest != self.reported && self.reported_at.elapsed() >= self.pause(newest) {
+        if newest != self.reported && now >= self.reported_at + self.pause(newest) {
             self.reported = newest;
-            self.reported_at = Instant::now();
+            self.reported_at = now;
             let report = lock(&shared.history).report(false);
             let ids: Vec<u8> = peers.ids().collect();
             for peer in ids {
@@ -94,7 +94,7 @@ impl Comparing {
     }
 
     /// Compares a report of `peer`.
-    pub fn compare(&mut self, peer: u8, report: Report, shared: &Shared, peers: &mut Peers) {
+    pub fn compare(&mut self, peer: u8, report: Report, shared: &Shared, peers: &mut impl Links) {
         let comparison = lock(&shared.history).compare(peer, &report);
         match comparison {
             Comparison::Nothing => {}

@@ -1,14 +1,14 @@
 //! What consensus produces: messages to send and entries to apply.
 
-use crate::peers::Peers;
+use crate::host::Links;
 use crate::publish::Publisher;
 use crane_consensus::{Message, Output, Role};
 use crane_gateway::filter::Filter;
 
 /// The receiving end of [`crane_consensus::Node::process`].
-pub struct Core<'a> {
+pub struct Core<'a, L> {
     /// The connections to the other replicas.
-    pub peers: Peers,
+    pub peers: L,
     /// What the log says up to the last entry applied.
     pub filter: Filter,
     /// The log ring.
@@ -29,9 +29,9 @@ pub struct Core<'a> {
     rewritten: Vec<u8>,
 }
 
-impl<'a> Core<'a> {
+impl<'a, L: Links> Core<'a, L> {
     /// The state before the first entry.
-    pub fn new(peers: Peers, publisher: Publisher<'a>) -> Self {
+    pub fn new(peers: L, publisher: Publisher<'a>) -> Self {
         Self {
             peers,
             filter: Filter::new(),
@@ -75,7 +75,7 @@ impl<'a> Core<'a> {
     }
 }
 
-impl Output for Core<'_> {
+impl<L: Links> Output for Core<'_, L> {
     fn send(&mut self, to: u64, msg: Message) {
         let sent = u8::try_from(to).is_ok_and(|peer| self.peers.send_raft(peer, &msg));
         if !sent && !self.unsent.contains(&to) {

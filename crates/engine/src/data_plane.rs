@@ -1,6 +1,7 @@
 //! The data-plane thread: one loop for clients, replicas, ticks and the log.
 //!
-//! A turn of the loop takes everything that is there, puts all inputs into as
+//! Here is what it decides; the loop itself and its sockets are in
+//! [`crate::sockets`], and [`crate::host`] is what lies between. A turn of the loop takes everything that is there, puts all inputs into as
 //! few entries as possible, writes and syncs once, and publishes what is
 //! committed. Network input comes before ticks, so that a replica that was
 //! stopped for a moment sees its leader's messages before it stands for
@@ -9,18 +10,17 @@
 mod agree;
 mod catch_up;
 mod park;
-mod udp;
 
 use crate::agreement::Comparing;
 use crate::budget::Budget;
 use crate::commit::Core;
 use crate::config::Config;
-use crate::error::EngineError;
 use crate::gateways::Gateways;
+use crate::host::{Host, Links};
 use crate::lead::{Leading, Proposal};
 use crate::message::ToGateway;
 use crate::pace::{Calm, Pace, TICK};
-use crate::peers::{Arrival, LINK_TOKENS, PEER_LISTENER, Peers};
+use crate::peers::Arrival;
 use crate::publish::Publisher;
 use crate::returns::Returns;
 use crate::share::Share;
@@ -28,25 +28,13 @@ use crate::shared::{Shared, Work, lock};
 use crate::watch::{Finding, Watch};
 use catch_up::CatchUp;
 use crane_consensus::wire::kind;
-use crane_consensus::{Node, RealDisk, Role, Standing};
-use crane_gateway::clients::{self, Accepted, Clients};
-use crane_gateway::datagrams::{self, Datagrams};
-use crane_gateway::listeners::Listeners;
-use crane_gateway::unix::{self, UnixListeners};
-use mio::event::Event;
-use mio::{Events, Poll, Token};
+use crane_consensus::{Node, Role, Standing};
+use crane_gateway::clients::Clients;
 use serde_json::json;
 use std::collections::BTreeSet;
-use std::io;
-use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-/// The token of the inbox's waker.
-pub const WAKER: Token = Token(0);
-/// The token of the alarm.
-pub const ALARM: Token = Token(1);
-const EVENTS_AT_ONCE: usize = 1024;
 /// Shortest time between two rounds of what is looked after now and then.
 const CHORES_EVERY: Duration = Duration::from_millis(10);
 /// Time between two attempts to hand the leadership over.
@@ -55,19 +43,13 @@ const HAND_OVER_EVERY: Duration = Duration::from_secs(5);
 const HAND_OVER_TAKES: Duration = Duration::from_millis(600);
 
 /// The state of the thread.
-pub struct DataPlane<'a> {
-    shared: &'a Shared,
+pub struct DataPlane<'a, H: Host> {
+    pub(crate) shared: &'a Shared,
     config: &'a Config,
-    poll: Poll,
-    node: Node<RealDisk>,
-    core: Core<'a>,
-    clients: Clients,
-    listeners: Listeners,
-    datagrams: Datagrams,
-    unix: UnixListeners,
-    /// Where else clients reach the server, and since when, until it is told
-    /// because the server opens no TCP port.
-    besides: Option<(Instant, String)>,
+    pub(crate) host: H,
+    pub(crate) node: Node<H::Disk>,
+    pub(crate) core: Core<'a, H::Links>,
+    pub(crate) clients: Clients,
     leading: Leading,
     gateways: Gateways,
     comparing: Comparing,
@@ -91,7 +73,6 @@ pub struct DataPlane<'a> {
     /// A proposal was refused: what is in the log up to here must be applied
     /// before the leader knows again what the log will say.
     begin_after: u64,
-    starved_since: Option<Instant>,
     /// On a leader: other replicas with clients.
     clients_at: BTreeSet<u8>,
     /// What the leader was told last of this replica's clients.
@@ -102,37 +83,30 @@ pub struct DataPlane<'a> {
     arrivals: Vec<(u8, Arrival)>,
 }
 
-impl<'a> DataPlane<'a> {
-    /// Opens the sockets and takes the node over.
-    ///
-    /// # Errors
-    /// When an address cannot be listened on, or no descriptor is left.
+impl<'a, H: Host> DataPlane<'a, H> {
+    /// Takes a node over.
     pub fn new(
         shared: &'a Shared,
         config: &'a Config,
-        poll: Poll,
-        node: Node<RealDisk>,
-        peers: Peers,
+        host: H,
+        node: Node<H::Disk>,
+        peers: H::Links,
         share: Option<&Share>,
-    ) -> Result<Self, EngineError> {
-        let now = Instant::now();
+    ) -> Self {
+        let now = host.now();
         // SAFETY: this thread is made once per segment, and takes the
         // producer's end only here.
         let publisher = unsafe { Publisher::new(&shared.segment, &shared.interest.space) };
         let mut data_plane = Self {
             shared,
             config,
-            poll,
+            host,
             node,
             core: Core::new(peers, publisher),
             clients: Clients::new(config.id, 0, shared.table.clone()),
-            listeners: Listeners::new(config.listen_host, config.port_map.clone()),
-            datagrams: Datagrams::new(config.listen_host, config.port_map.clone()),
-            besides: None,
-            unix: UnixListeners::new(config.log_dir.with_file_name("sockets")),
             leading: Leading::default(),
             gateways: Gateways::new(config.id),
-            comparing: Comparing::new(),
+            comparing: Comparing::new(now),
             catch_up: CatchUp::default(),
             pace: Pace::new(now),
             watch: Watch::new(now),
@@ -146,7 +120,6 @@ impl<'a> DataPlane<'a> {
             handed_over_at: None,
             paused_until: None,
             begin_after: 0,
-            starved_since: None,
             clients_at: BTreeSet::new(),
             told_clients: None,
             epochs_proposed: 0,
@@ -157,54 +130,22 @@ impl<'a> DataPlane<'a> {
         if let Some(share) = share {
             data_plane.go_on_from(share);
         }
-        Ok(data_plane)
+        data_plane
     }
 
-    /// Runs until the engine stops or cannot go on.
-    pub fn run(mut self) {
-        let mut events = Events::with_capacity(EVENTS_AT_ONCE);
-        while !self.shared.stopping() {
-            let waiting =
-                self.clients.has_more() || self.datagrams.has_more() || self.core.peers.has_more();
-            let timeout = if waiting {
-                Duration::ZERO
-            } else {
-                self.sleep_until().saturating_duration_since(Instant::now())
-            };
-            match self.poll.poll(&mut events, Some(timeout)) {
-                Err(e) if e.kind() != io::ErrorKind::Interrupted => {
-                    self.shared.fail(format!(
-                        "waiting for events failed: {e}; restart this replica"
-                    ));
-                    return;
-                }
-                _ => {}
-            }
-            if let Err(why) = self.turn(&events) {
-                self.shared.fail(why);
-            }
-            if lock(&self.shared.fatal).is_some() {
-                // Everything is closed by the drop, so that clients and the
-                // other replicas notice at once.
-                return;
-            }
-        }
-        self.finish();
-    }
-
-    fn turn(&mut self, events: &Events) -> Result<(), String> {
-        for _ in 0..self.pace.slept(Instant::now()) {
+    /// Counts the time that was slept on purpose; before anything that arrived
+    /// is looked at.
+    pub(crate) fn count_sleep(&mut self) {
+        for _ in 0..self.pace.slept(self.host.now()) {
             self.node.tick();
         }
-        for event in events {
-            self.dispatch(event);
-        }
-        self.core.peers.go_on(&self.shared.notices);
-        let accepted = self
-            .clients
-            .go_on(&mut self.listeners, self.poll.registry());
-        self.note_accepted(accepted);
-        self.datagrams_go_on();
+    }
+
+    /// A turn, after what arrived was taken in.
+    ///
+    /// # Errors
+    /// Why the replica cannot go on.
+    pub(crate) fn turn(&mut self) -> Result<(), String> {
         self.do_work()?;
         self.take_arrivals()?;
         self.tick();
@@ -219,39 +160,6 @@ impl<'a> DataPlane<'a> {
         Ok(())
     }
 
-    fn dispatch(&mut self, event: &Event) {
-        let token = event.token();
-        if clients::is_client(token) {
-            self.clients.ready(token, event);
-        } else if let Some(port) = clients::port_of(token) {
-            let registry = self.poll.registry();
-            let accepted = self.clients.accept(port, &mut self.listeners, registry);
-            self.note_accepted(accepted);
-        } else if token == ALARM {
-            self.shared.alarm.fired();
-        } else if datagrams::is_datagram(token) {
-            self.datagrams_ready(token);
-        } else if unix::is_unix(token) {
-            let registry = self.poll.registry();
-            let accepted = self.clients.accept_unix(token, &self.unix, registry);
-            self.note_accepted(accepted);
-        } else if token == PEER_LISTENER {
-            self.core.peers.accept(self.poll.registry());
-        } else if token.0 >= LINK_TOKENS {
-            self.core.peers.ready(token, event, &self.shared.notices);
-        }
-    }
-
-    fn note_accepted(&mut self, accepted: Accepted) {
-        if accepted == Accepted::NoDescriptors && self.starved_since.is_none() {
-            self.starved_since = Some(Instant::now());
-            self.shared.notices.warn(
-                "no file descriptors are left for more clients; raise the limit of open files \
-                 (ulimit -n) of this replica",
-            );
-        }
-    }
-
     /// What the output thread left to this one.
     fn do_work(&mut self) -> Result<(), String> {
         let mut work = std::mem::take(&mut self.work);
@@ -260,32 +168,6 @@ impl<'a> DataPlane<'a> {
             match item {
                 Work::Effects(token, effects) => self.clients.carry_out(token, effects),
                 Work::Resume(token) => self.clients.resume(token),
-                Work::Listen { listener, address } => {
-                    let registry = self.poll.registry();
-                    let opened = self.listeners.announce(listener, address, registry);
-                    if let Some(real) = opened.map_err(|e| e.to_string())? {
-                        self.note_listening(address.port(), real);
-                    }
-                }
-                Work::ListenUnix { listener, address } => self.listen_unix(listener, address),
-                Work::DatagramOpen { socket, address } => self.datagram_open(socket, address),
-                Work::DatagramGroup {
-                    socket,
-                    group,
-                    join,
-                } => self.datagram_group(socket, group, join),
-                Work::DatagramSend {
-                    route,
-                    socket,
-                    to,
-                    bytes,
-                } => self.datagram_send(route, socket, &to, &bytes),
-                Work::DatagramClose(socket) => self.datagrams.withdraw(socket),
-                Work::Unlisten(listener) => {
-                    if !self.unix.withdraw(listener) && self.listeners.withdraw(listener) {
-                        self.figure_listening();
-                    }
-                }
                 Work::Signal(number) => {
                     let signal = crane_channel::epoch::Event::Signal { number };
                     self.clients.stream().push(&signal);
@@ -295,29 +177,24 @@ impl<'a> DataPlane<'a> {
                 Work::Checkpointed(index) => self.node.checkpointed(index),
                 Work::Cut(index) => self.node.cut(index).map_err(|e| e.to_string())?,
                 Work::ServerGone => {
-                    self.listeners.close();
-                    self.datagrams.close();
-                    self.unix.close();
-                    self.figure_listening();
+                    self.host.close();
                     self.clients.close_all();
                     self.hand_over();
+                }
+                Work::Listen { .. }
+                | Work::ListenUnix { .. }
+                | Work::Unlisten(_)
+                | Work::DatagramOpen { .. }
+                | Work::DatagramGroup { .. }
+                | Work::DatagramSend { .. }
+                | Work::DatagramClose(_) => {
+                    let leads = self.node.is_leader();
+                    self.host.carry_out(item, &self.clients, leads)?;
                 }
             }
         }
         self.work = work;
         Ok(())
-    }
-
-    fn note_listening(&self, port: u16, real: SocketAddr) {
-        self.shared.notices.add(
-            "listening",
-            json!({ "port": port, "address": real.to_string() }),
-        );
-        self.figure_listening();
-    }
-
-    fn figure_listening(&self) {
-        lock(&self.shared.figures).listening = self.listeners.addresses().collect();
     }
 
     fn take_arrivals(&mut self) -> Result<(), String> {
@@ -404,29 +281,28 @@ impl<'a> DataPlane<'a> {
     }
 
     /// Until when nothing has to be done unless something arrives.
-    fn sleep_until(&mut self) -> Instant {
+    pub(crate) fn sleep_until(&mut self) -> Instant {
         let settled = self.node.standing() == Standing::Voter
             && !self.clients.stream_ref().has_unsent()
             && !self.clients.stream_ref().has_sent()
             && self.held.is_none()
             && self.paused_until.is_none()
-            && self.starved_since.is_none();
+            && !self.host.is_pressed();
         let calm = match self.node.role() {
             Role::Leader if settled && self.leading.is_idle() => Calm::Leading,
             Role::Follower if settled && self.node.leader().is_some() => Calm::Following,
             _ => Calm::No,
         };
+        let now = self.host.now();
         let chores = [
             self.core.peers.next_dial(),
-            self.comparing.next(self.shared),
+            self.comparing.next(self.shared, now),
             self.core.peers.next_release(),
         ];
         let sleep = self.pace.sleep(calm);
         let chores = chores.into_iter().flatten().min();
         let sleep = chores.map_or(sleep, |at| at.max(self.chores_at).min(sleep));
-        let look = self
-            .watch
-            .next(self.shared.segment.header(), Instant::now());
+        let look = self.watch.next(self.shared.segment.header(), now);
         let others = look.into_iter().chain(self.returns.next());
         let others = others.chain(self.next_look_at_parking());
         others.fold(sleep, |sleep, at| sleep.min(at))
@@ -439,7 +315,7 @@ impl<'a> DataPlane<'a> {
         }
         let leads = self.node.is_leader();
         let segment = &self.shared.segment;
-        for event in self.returns.look(segment, Instant::now(), leads) {
+        for event in self.returns.look(segment, self.host.now(), leads) {
             self.clients.stream().push(&event);
         }
     }
@@ -447,9 +323,8 @@ impl<'a> DataPlane<'a> {
     /// Looks whether the program makes progress.
     fn watch_program(&mut self) {
         let header = self.shared.segment.header();
-        let found = self
-            .watch
-            .look(header, &self.shared.program, Instant::now());
+        let now = self.host.now();
+        let found = self.watch.look(header, &self.shared.program, now);
         match found {
             Some(Finding::Stuck(holder)) => {
                 *lock(&self.shared.stuck_since) = self.watch.stuck_since();
@@ -465,7 +340,7 @@ impl<'a> DataPlane<'a> {
     }
 
     fn tick(&mut self) {
-        let now = Instant::now();
+        let now = self.host.now();
         for _ in 0..self.pace.due(now) {
             self.node.tick();
         }
@@ -478,21 +353,12 @@ impl<'a> DataPlane<'a> {
             return;
         }
         self.chores_at = now + CHORES_EVERY;
-        self.core.peers.tick(self.poll.registry());
-        self.gateways.check(&mut self.leading, &self.core.peers);
-        self.comparing.tick(self.shared, &mut self.core.peers);
-        self.tell_besides(now);
+        self.host.chores(&mut self.core.peers, &mut self.clients);
+        self.gateways
+            .check(&mut self.leading, &self.core.peers, now);
+        self.comparing.tick(self.shared, &mut self.core.peers, now);
         self.offer_again(now);
         self.watch_leading(now);
-        if self.starved_since.is_some() {
-            self.clients.retry_starved();
-            if self
-                .starved_since
-                .is_some_and(|s| now > s + Duration::from_secs(60))
-            {
-                self.starved_since = None;
-            }
-        }
     }
 
     /// A leader whose own server cannot take part does not propose what the
@@ -512,14 +378,14 @@ impl<'a> DataPlane<'a> {
     }
 
     fn hand_over(&mut self) {
-        let recently = |at: Instant| at.elapsed() < HAND_OVER_EVERY;
+        let now = self.host.now();
+        let recently = |at: Instant| now < at + HAND_OVER_EVERY;
         if !self.node.is_leader() || self.handed_over_at.is_some_and(recently) {
             return;
         }
         let progress = self.node.progress();
         let active = progress.iter().filter(|p| p.recent_active);
         if let Some(best) = active.max_by_key(|p| p.matched) {
-            let now = Instant::now();
             self.handed_over_at = Some(now);
             self.paused_until = Some(now + HAND_OVER_TAKES);
             self.node.transfer_leader(best.id);
@@ -546,7 +412,7 @@ impl<'a> DataPlane<'a> {
     }
 
     /// An orderly end: another replica leads at once, the log is closed.
-    fn finish(mut self) {
+    pub(crate) fn finish(mut self) {
         if !self.shared.abrupt.load(Ordering::SeqCst) {
             self.handed_over_at = None;
             self.hand_over();

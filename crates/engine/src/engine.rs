@@ -2,7 +2,7 @@
 
 use crate::clock::{Alarm, wall_clock};
 use crate::config::{Config, Durability, Start};
-use crate::data_plane::{ALARM, DataPlane, WAKER};
+use crate::data_plane::DataPlane;
 use crate::error::EngineError;
 use crate::notice::Notices;
 use crate::pace::{ELECTION_TICKS, HEARTBEAT_TICKS};
@@ -11,6 +11,7 @@ use crate::program::Program;
 use crate::server_output;
 use crate::share::Share;
 use crate::shared::{Shared, Work, lock};
+use crate::sockets::{ALARM, Sockets, WAKER};
 use crane_channel::ring::Consumer;
 use crane_channel::segment::{Segment, Settings};
 use crane_consensus::{Checkpoint, Node, RealDisk};
@@ -103,12 +104,8 @@ impl Engine {
         let (shared, config) = (self.shared.clone(), self.config.clone());
         let share = self.share.clone();
         self.spawn("crane-data", move || {
-            match DataPlane::new(&shared, &config, poll, node, peers, share.as_deref()) {
-                Ok(data_plane) => data_plane.run(),
-                Err(e) => {
-                    shared.fail(e.to_string());
-                }
-            }
+            let host = Sockets::new(&shared, &config, poll);
+            DataPlane::new(&shared, &config, host, node, peers, share.as_deref()).run();
         })?;
         let shared = self.shared.clone();
         self.spawn("crane-output", move || server_output::run(&shared))

@@ -1,9 +1,9 @@
 //! Which gateways are over: the leader tells the log, so that servers learn
 //! that their connections are lost.
 
+use crate::host::Links;
 use crate::lead::Leading;
-use crate::peers::Peers;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A replica without a connection for so long is taken as down.
 const DOWN_AFTER: Duration = Duration::from_secs(2);
@@ -40,7 +40,7 @@ impl Gateways {
     }
 
     /// Declares gateways down that are; on a leader, every tick.
-    pub fn check(&self, leading: &mut Leading, peers: &Peers) {
+    pub fn check(&self, leading: &mut Leading, peers: &impl Links, now: Instant) {
         let Some(view) = leading.view() else {
             return;
         };
@@ -51,7 +51,7 @@ impl Gateways {
                 let lost = || {
                     peers
                         .lost_since(gateway)
-                        .is_some_and(|since| since.elapsed() >= DOWN_AFTER)
+                        .is_some_and(|since| now >= since + DOWN_AFTER)
                 };
                 state.used
                     && !state.down

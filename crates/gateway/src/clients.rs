@@ -2,10 +2,13 @@
 
 use crate::connection::{Connection, ConnectionTable, Effects};
 use crate::listeners::{LISTENER_TOKENS, Listeners};
+use crate::socket::Socket;
 use crate::stream::EventStream;
 use crate::unix::UnixListeners;
 use crate::{READ_CHUNK, UNACKNOWLEDGED_LIMIT};
-use crane_channel::epoch::{ConnId, Event};
+use crane_channel::epoch;
+use crane_channel::epoch::ConnId;
+use mio::event::Event;
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 use rustix::io::Errno;
@@ -40,6 +43,30 @@ struct Client {
 struct Slot {
     generation: u32,
     client: Option<Client>,
+}
+
+/// What the system reported of a client's socket.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct Readiness {
+    /// There is something to read.
+    pub readable: bool,
+    /// There is room to write again.
+    pub writable: bool,
+    /// The client has ended its side.
+    pub read_closed: bool,
+    /// The connection is broken.
+    pub error: bool,
+}
+
+impl From<&Event> for Readiness {
+    fn from(event: &Event) -> Self {
+        Self {
+            readable: event.is_readable(),
+            writable: event.is_writable(),
+            read_closed: event.is_read_closed(),
+            error: event.is_error(),
+        }
+    }
 }
 
 /// What accepting came to.
@@ -178,7 +205,7 @@ impl Clients {
         };
         let _ = socket.set_nodelay(true);
         let (local, peer) = (target.local.as_bytes(), target.peer.as_bytes());
-        self.enter(socket, target.listener, local, peer, registry);
+        self.enter(target.listener, local, peer, registered(socket, registry));
     }
 
     /// Accepts clients that wait at the Unix socket of `token`.
@@ -194,7 +221,7 @@ impl Clients {
         loop {
             match listeners.accept(token) {
                 Ok((socket, listener, local)) => {
-                    self.enter(socket, listener, local, &UNNAMED, registry);
+                    self.enter(listener, local, &UNNAMED, registered(socket, registry));
                 }
                 Err(Errno::AGAIN) => return Accepted::Going,
                 Err(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => {
@@ -206,13 +233,15 @@ impl Clients {
         }
     }
 
-    fn enter(
+    /// Takes a client in that connected to `listener` of the server; addresses
+    /// are raw sockaddr bytes. `open` is given the token by which the socket will
+    /// be reported, and makes the socket; when it fails, the client is gone again.
+    pub fn enter(
         &mut self,
-        socket: TcpStream,
         listener: u32,
         local: &[u8],
         peer: &[u8],
-        registry: &Registry,
+        open: impl FnOnce(Token) -> io::Result<Box<dyn Socket>>,
     ) {
         let index = self.free.pop().unwrap_or_else(|| {
             self.slots.push(Slot::default());
@@ -221,14 +250,10 @@ impl Clients {
         let slot = &mut self.slots[index as usize];
         slot.generation = (slot.generation + 1) & 0x7fff_ffff;
         let token = Token(CLIENT_TOKENS | (slot.generation as usize) << 32 | index as usize);
-        let mut socket = socket;
-        if registry
-            .register(&mut socket, token, Interest::READABLE | Interest::WRITABLE)
-            .is_err()
-        {
+        let Ok(socket) = open(token) else {
             self.free.push(index);
             return;
-        }
+        };
         let id = loop {
             self.counter = self.counter.wrapping_add(1);
             let id = ConnId::new(self.gateway, self.stream.incarnation(), self.counter);
@@ -248,7 +273,7 @@ impl Clients {
             reset: false,
             queued: false,
         });
-        self.stream.push(&Event::Connect {
+        self.stream.push(&epoch::Event::Connect {
             conn: id,
             listener,
             local,
@@ -268,21 +293,21 @@ impl Clients {
     }
 
     /// Handles what the system reported of a client's socket.
-    pub fn ready(&mut self, token: Token, event: &mio::event::Event) {
+    pub fn ready(&mut self, token: Token, now: Readiness) {
         let Some(index) = self.index_of(token) else {
             return;
         };
-        if event.is_writable() {
+        if now.writable {
             self.flush(index);
         }
-        if event.is_readable() || event.is_read_closed() || event.is_error() {
+        if now.readable || now.read_closed || now.error {
             if let Some(client) = self.client(index) {
                 client.readable = true;
-                client.ending |= event.is_read_closed() || event.is_error();
+                client.ending |= now.read_closed || now.error;
             }
             self.read(index);
         }
-        if event.is_error() {
+        if now.error {
             self.lost(index);
         }
     }
@@ -313,7 +338,7 @@ impl Clients {
             };
             let conn = client.connection.id();
             let offset = client.connection.tell_drained();
-            self.stream.push(&Event::Drained { conn, offset });
+            self.stream.push(&epoch::Event::Drained { conn, offset });
         }
     }
 
@@ -345,11 +370,11 @@ impl Clients {
             let limit = READ_CHUNK.min(window as usize);
             let result = self
                 .stream
-                .push_data(conn, |buffer| read_some(connection.socket(), buffer, limit));
+                .push_data(conn, |buffer| connection.socket().read(buffer, limit));
             match result {
                 Ok(0) => {
                     client.input_over = true;
-                    self.stream.push(&Event::Eof { conn });
+                    self.stream.push(&epoch::Event::Eof { conn });
                 }
                 Ok(n) => {
                     client.received += n as u64;
@@ -382,7 +407,7 @@ impl Clients {
         let conn = client.connection.id();
         let effects = client.connection.abandon();
         if first && !closed {
-            self.stream.push(&Event::Reset { conn });
+            self.stream.push(&epoch::Event::Reset { conn });
         }
         if effects.finished {
             self.remove(index);
@@ -434,6 +459,18 @@ impl Clients {
     }
 }
 
+/// Has a client's socket reported under the token that it is given.
+fn registered(
+    mut socket: TcpStream,
+    registry: &Registry,
+) -> impl FnOnce(Token) -> io::Result<Box<dyn Socket>> {
+    move |token| {
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        registry.register(&mut socket, token, interest)?;
+        Ok(Box::new(socket))
+    }
+}
+
 /// The server's port, if `token` is that of a real listener.
 pub fn port_of(token: Token) -> Option<u16> {
     u16::try_from(token.0.checked_sub(LISTENER_TOKENS)?).ok()
@@ -442,19 +479,6 @@ pub fn port_of(token: Token) -> Option<u16> {
 /// Whether `token` is that of a client.
 pub fn is_client(token: Token) -> bool {
     token.0 & CLIENT_TOKENS != 0
-}
-
-/// Appends at most `limit` bytes of the socket to `buffer`, without clearing
-/// memory first that the kernel overwrites anyway.
-fn read_some(socket: &TcpStream, buffer: &mut Vec<u8>, limit: usize) -> rustix::io::Result<usize> {
-    buffer.reserve(limit);
-    let spare = &mut buffer.spare_capacity_mut()[..limit];
-    let read = rustix::io::read(socket, spare)?.0.len();
-    let len = buffer.len() + read;
-    // SAFETY: the kernel has written the `read` bytes behind the old length,
-    // which are within the capacity reserved above.
-    unsafe { buffer.set_len(len) };
-    Ok(read)
 }
 
 /// Raises the limit of open descriptors to what the system allows, because every

@@ -5,17 +5,15 @@
 //! that a reply costs no hand-over between threads. The lock is held for one
 //! non-blocking system call at most.
 
+use crate::socket::Socket;
 use crate::{DRAIN_STEP, SEND_WINDOW};
 use crane_channel::epoch::ConnId;
 use mio::Token;
-use mio::net::TcpStream;
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
-use std::io::{self, IoSlice, Write};
-use std::net::Shutdown;
+use std::io::{self, IoSlice};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 /// How the server ended its side.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -60,7 +58,7 @@ impl Effects {
 pub struct Connection {
     id: ConnId,
     token: Token,
-    socket: TcpStream,
+    socket: Box<dyn Socket>,
     out: Mutex<Outgoing>,
     /// Input bytes that the server has read.
     consumed: AtomicU64,
@@ -70,7 +68,7 @@ pub struct Connection {
 
 impl Connection {
     /// A connection whose socket is known to the reading thread as `token`.
-    pub fn new(id: ConnId, token: Token, socket: TcpStream) -> Self {
+    pub fn new(id: ConnId, token: Token, socket: Box<dyn Socket>) -> Self {
         let out = Outgoing {
             pending: Vec::new(),
             start: 0,
@@ -100,8 +98,8 @@ impl Connection {
     }
 
     /// The socket. Only the reading thread reads from it.
-    pub fn socket(&self) -> &TcpStream {
-        &self.socket
+    pub fn socket(&self) -> &dyn Socket {
+        &*self.socket
     }
 
     fn out(&self) -> MutexGuard<'_, Outgoing> {
@@ -121,7 +119,7 @@ impl Connection {
         }
         let mut done = 0;
         if out.pending.is_empty() {
-            match write_now(&self.socket, parts, whole) {
+            match write_now(&*self.socket, parts, whole) {
                 Ok(n) => done = n,
                 Err(_) => return out.break_off(whole, true),
             }
@@ -149,7 +147,7 @@ impl Connection {
             return Effects::default();
         }
         let rest = &out.pending[out.start..];
-        match write_now(&self.socket, &[rest], rest.len()) {
+        match write_now(&*self.socket, &[rest], rest.len()) {
             Ok(n) => {
                 out.start += n;
                 out.left += n as u64;
@@ -198,8 +196,7 @@ impl Connection {
     /// Tells the client that nothing more will come, once nothing is pending.
     fn apply_end(&self, out: &Outgoing) {
         if out.end != End::Open && !out.broken {
-            // Fails only when the client is gone already.
-            let _ = self.socket.shutdown(Shutdown::Write);
+            self.socket.end();
         }
     }
 
@@ -210,8 +207,7 @@ impl Connection {
 
     /// Makes the drop of the socket an abort (RST) instead of an orderly end.
     pub fn abort_on_drop(&self) {
-        // Without it the client sees an orderly end, which is second best.
-        let _ = rustix::net::sockopt::set_socket_linger(&self.socket, Some(Duration::ZERO));
+        self.socket.abort_on_drop();
     }
 
     /// Whether the server has closed the connection (output may be pending).
@@ -276,12 +272,12 @@ const PARTS_AT_ONCE: usize = 32;
 /// Writes until all is written or the socket takes no more. It must have said
 /// so, not only have taken a part: only then does the kernel report when it is
 /// writable again.
-fn write_now(mut socket: &TcpStream, parts: &[&[u8]], whole: usize) -> io::Result<usize> {
+fn write_now(socket: &dyn Socket, parts: &[&[u8]], whole: usize) -> io::Result<usize> {
     let mut done = 0;
     while done < whole {
         let result = match parts {
-            [one] => socket.write(&one[done..]),
-            many => socket.write_vectored(&behind(many, done)),
+            [one] => socket.write(&[IoSlice::new(&one[done..])]),
+            many => socket.write(&behind(many, done)),
         };
         match result {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),

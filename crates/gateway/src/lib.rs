@@ -8,6 +8,7 @@
 //! * [`filter`]: which events of a committed entry count, from the log alone;
 //! * [`entry`]: batches of several gateways to one log entry;
 //! * [`listeners`]: which real port stands for which listening socket of the server;
+//! * [`socket`]: what the gateway does with a client's socket;
 //! * [`connection`]: one client's socket and the output waiting for it;
 //! * [`clients`]: all of them, their reading side and their windows;
 //! * [`datagrams`]: the real UDP sockets behind those of the server;
@@ -22,6 +23,7 @@ pub mod datagrams;
 pub mod entry;
 pub mod filter;
 pub mod listeners;
+pub mod socket;
 pub mod stream;
 pub mod unix;
 

@@ -3,7 +3,7 @@
 use super::{DataPlane, role_name};
 use crate::bubble;
 use crate::budget::Stand;
-use crate::clock::wall_clock;
+use crate::host::{Host, Links};
 use crate::lead::{Bubble, Proposal};
 use crate::message::ToGateway;
 use crane_channel::layout::State;
@@ -22,7 +22,7 @@ const UNCOMMITTED_COMFORT: usize = 32 << 20;
 /// Events that the log has not taken for so long are offered again.
 const OFFER_AGAIN: Duration = Duration::from_secs(1);
 
-impl DataPlane<'_> {
+impl<H: Host> DataPlane<'_, H> {
     /// Goes on until nothing is left that could go on now.
     pub(super) fn agree(&mut self) -> Result<(), String> {
         loop {
@@ -55,7 +55,7 @@ impl DataPlane<'_> {
             self.core.peers.add(leader, kind::GATEWAY, bytes);
             any = true;
             if first {
-                self.acknowledged_at = Instant::now();
+                self.acknowledged_at = self.host.now();
             }
         }
         if any {
@@ -68,7 +68,7 @@ impl DataPlane<'_> {
     fn propose(&mut self) -> Result<bool, String> {
         if self
             .paused_until
-            .is_some_and(|until| Instant::now() < until)
+            .is_some_and(|until| self.host.now() < until)
         {
             return Ok(false);
         }
@@ -118,7 +118,7 @@ impl DataPlane<'_> {
                     self.leading.reset();
                     self.clients.stream().rewind();
                     self.begin_after = self.node.last_index();
-                    self.paused_until = Some(Instant::now() + AFTER_REFUSAL);
+                    self.paused_until = Some(self.host.now() + AFTER_REFUSAL);
                     break;
                 }
             }
@@ -168,7 +168,7 @@ impl DataPlane<'_> {
     }
 
     fn next_proposal(&mut self) -> Option<Proposal> {
-        let wall = wall_clock();
+        let wall = self.host.wall_clock();
         self.measure();
         let slow = self.budget.is_slow();
         let own = self.clients.stream();
@@ -186,7 +186,7 @@ impl DataPlane<'_> {
         let own = self.clients.stream();
         let budget = self.budget.next();
         self.leading
-            .next(own, bubble, budget, wall, drawn, fresh_seed)
+            .next(own, bubble, budget, wall, drawn, || self.host.seed())
     }
 
     /// Notes how far the program is, for the budget.
@@ -199,7 +199,7 @@ impl DataPlane<'_> {
             clock: header.ticks.load(Ordering::Relaxed),
             used_up,
         };
-        self.budget.note(Instant::now(), stand);
+        self.budget.note(self.host.now(), stand);
     }
 
     /// Whether the program has done all that was agreed and waits for more.
@@ -244,7 +244,9 @@ impl DataPlane<'_> {
         if self.node.is_leader() && !self.leading.is_ready() && begins {
             self.leading.begin(&self.core.filter);
             self.catch_up.aim(applied);
-            self.gateways.check(&mut self.leading, &self.core.peers);
+            let now = self.host.now();
+            self.gateways
+                .check(&mut self.leading, &self.core.peers, now);
             let peers: Vec<u8> = self.core.peers.ids().collect();
             for peer in peers {
                 self.send_target(peer);
@@ -292,7 +294,7 @@ impl DataPlane<'_> {
             return Ok(true);
         }
         if state.incarnation == own && self.clients.stream().acknowledge(state.next_seq) {
-            self.acknowledged_at = Instant::now();
+            self.acknowledged_at = self.host.now();
         }
         Ok(false)
     }
@@ -304,16 +306,4 @@ impl DataPlane<'_> {
             self.clients.stream().rewind();
         }
     }
-}
-
-/// Fresh entropy of the system.
-fn fresh_seed() -> [u8; 32] {
-    let mut seed = [0; 32];
-    let mut filled = 0;
-    while filled < seed.len() {
-        // Fails only when interrupted, before the system has collected enough.
-        let flags = rustix::rand::GetRandomFlags::empty();
-        filled += rustix::rand::getrandom(&mut seed[filled..], flags).unwrap_or(0);
-    }
-    seed
 }

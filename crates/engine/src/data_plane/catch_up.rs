@@ -1,6 +1,7 @@
 //! Until when a replica that starts lets no clients in.
 
 use super::DataPlane;
+use crate::host::Host;
 use crate::shared::lock;
 use serde_json::json;
 use std::sync::atomic::Ordering;
@@ -31,7 +32,7 @@ impl CatchUp {
     }
 }
 
-impl DataPlane<'_> {
+impl<H: Host> DataPlane<'_, H> {
     /// Lets clients in once the server has done everything that was in the log
     /// when the replica started.
     pub(super) fn check_caught_up(&mut self) -> Result<(), String> {
@@ -56,18 +57,10 @@ impl DataPlane<'_> {
         // dropped what it held of this replica's old connections.
         let known = self.core.filter.gateway(self.config.id).incarnation;
         self.begin_incarnation((known + 1).max(self.node.incarnation()))?;
-        let opened = self.listeners.enable(self.poll.registry());
-        let opened = opened.map_err(|e| e.to_string())?;
         self.shared
             .notices
             .add("caught_up", json!({ "applied": applied, "epoch": epoch }));
-        for (port, real) in self.listeners.addresses() {
-            if opened.contains(&real) {
-                self.note_listening(port, real);
-            }
-        }
-        self.enable_datagrams();
-        self.enable_unix();
+        self.host.open()?;
         Ok(())
     }
 

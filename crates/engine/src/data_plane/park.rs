@@ -2,7 +2,8 @@
 //! where another stood still.
 
 use super::DataPlane;
-use crate::share::{Membership, Share};
+use crate::host::{Host, Links};
+use crate::share::Share;
 use crate::shared::lock;
 use serde_json::json;
 use std::sync::atomic::Ordering;
@@ -13,7 +14,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(2);
 /// How long it may take to: a busy program ends what it was given first.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-impl DataPlane<'_> {
+impl<H: Host> DataPlane<'_, H> {
     /// Starts from a checkpoint instead of from an empty state.
     pub(super) fn go_on_from(&mut self, share: &Share) {
         self.core.hold = true;
@@ -22,20 +23,7 @@ impl DataPlane<'_> {
         self.core.publisher.go_on_after(share.epoch);
         lock(&self.shared.history).add(share.done());
         self.shared.done_epoch.store(share.epoch, Ordering::SeqCst);
-        // Nothing real is opened before the replica has caught up.
-        let registry = self.poll.registry();
-        for &(listener, address) in &share.listeners {
-            let _ = self.listeners.announce(listener, address, registry);
-        }
-        for (listener, address) in &share.unix {
-            let _ = self.unix.announce(*listener, address.clone(), registry);
-        }
-        for &(socket, address) in &share.datagrams {
-            let _ = self.datagrams.announce(socket, address, registry);
-        }
-        for &Membership { socket, group } in &share.groups {
-            let _ = self.datagrams.group(socket, group, true, registry);
-        }
+        self.host.announce(share);
         self.shared.attached.store(true, Ordering::SeqCst);
         self.shared
             .notices
@@ -53,7 +41,7 @@ impl DataPlane<'_> {
             "a checkpoint is being taken already"
         } else {
             self.core.hold = true;
-            self.parking = Some(Instant::now());
+            self.parking = Some(self.host.now());
             return;
         };
         self.shared
@@ -82,7 +70,7 @@ impl DataPlane<'_> {
     /// When to look again whether the program stands still.
     pub(super) fn next_look_at_parking(&self) -> Option<Instant> {
         let looking = self.parking.is_some() && !self.shared.parked.load(Ordering::SeqCst);
-        looking.then(|| Instant::now() + LOOK_EVERY)
+        looking.then(|| self.host.now() + LOOK_EVERY)
     }
 
     /// Tells the owner when the program stands still, or does not come to it.
@@ -96,7 +84,7 @@ impl DataPlane<'_> {
         if !self.core.hold || self.shared.parked.load(Ordering::SeqCst) {
             return;
         }
-        if since.elapsed() > PATIENCE {
+        if self.host.now() > since + PATIENCE {
             self.parking = None;
             self.core.hold = false;
             let why = "the program does not come to the end of an epoch; try again later";
@@ -117,14 +105,7 @@ impl DataPlane<'_> {
             return;
         };
         let mut share = Share::new(self.core.applied, done, &self.core.filter);
-        share.listeners = self.listeners.announced().collect();
-        let unix = self.unix.announced();
-        share.unix = unix.map(|(id, address)| (id, address.to_vec())).collect();
-        share.datagrams = self.datagrams.announced().collect();
-        let joined = self.datagrams.joined();
-        share.groups = joined
-            .map(|(socket, group)| Membership { socket, group })
-            .collect();
+        self.host.announced(&mut share);
         self.shared.parked.store(true, Ordering::SeqCst);
         self.shared
             .notices
