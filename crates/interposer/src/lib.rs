@@ -74,6 +74,7 @@ mod sockets;
 mod spawn;
 mod spin;
 mod spinlock;
+mod splice;
 mod stack;
 mod stdio;
 mod sysv;

@@ -5,7 +5,7 @@ use crate::refuse::{self, Unsupported};
 use crate::{
     actions, clock, clone, control, exec, fatal, fds, files, futex, ids, inotify, kill, locks,
     machine, masks, messages, options, outside, polling, process, random, signalfd, sigwait,
-    sockets, sysv, threads, timers, times, transfer, wait,
+    sockets, splice, sysv, threads, timers, times, transfer, wait,
 };
 use core::ffi::{c_int, c_long, c_uint, c_ulong};
 use syscalls::Sysno;
@@ -117,10 +117,16 @@ pub(crate) unsafe fn syscall(number: c_long, a: [c_ulong; 6]) -> c_long {
             Sysno::pwritev2 => {
                 transfer::pwritev(int(0), ptr!(1), int(2), a[3] as i64, int(5)) as c_long
             }
-            Sysno::splice => transfer::moved(call, [int(0), int(2)], a) as c_long,
-            Sysno::tee => transfer::moved(call, [int(0), int(1)], a) as c_long,
-            Sysno::vmsplice => transfer::moved(call, [int(0), int(0)], a) as c_long,
-            Sysno::copy_file_range => transfer::moved(call, [int(0), int(2)], a) as c_long,
+            Sysno::splice => {
+                splice::splice(int(0), ptr!(1), int(2), ptr!(3), a[4] as usize, uint(5)) as c_long
+            }
+            Sysno::tee => splice::tee(int(0), int(1), a[2] as usize, uint(3)) as c_long,
+            Sysno::vmsplice => splice::vmsplice(int(0), ptr!(1), a[2] as usize, uint(3)) as c_long,
+            Sysno::sendfile => splice::sendfile(int(0), int(1), ptr!(2), a[3] as usize) as c_long,
+            Sysno::copy_file_range => {
+                splice::copy_file_range(int(0), ptr!(1), int(2), ptr!(3), a[4] as usize, uint(5))
+                    as c_long
+            }
             Sysno::inotify_init1 => inotify::init(int(0)).into(),
             Sysno::epoll_create1 => polling::epoll_create1(int(0)).into(),
             Sysno::epoll_ctl => polling::epoll_ctl(int(0), int(1), int(2), ptr!(3)).into(),

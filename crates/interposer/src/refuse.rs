@@ -33,8 +33,6 @@ pub(crate) enum Unsupported {
     Stop = 21,
     /// A signal from outside of the replica: it is dropped.
     OutsideSignal = 22,
-    /// splice(2) and its like on a virtual object: EINVAL.
-    Splice = 23,
     /// A descriptor of a process (pidfd_open(2)), refused with ENOSYS.
     ProcessDescriptor = 24,
     /// POSIX asynchronous I/O (aio_read(3)), refused with ENOSYS.

@@ -3,13 +3,12 @@
 use crate::boundary::Effects;
 use crate::fds::{blocking, nonblocking, size, virtual_of};
 use crate::raw::{self, fail, sys};
-use crate::refuse::{self, Unsupported};
 use crate::turn::{Op, begin};
 use crate::world::vkernel;
 use crate::{ancillary, files, inodes, inotify, random, signalfd};
-use core::ffi::{c_int, c_ulong, c_void};
+use core::ffi::{c_int, c_void};
 use crane_scheduler::Slot;
-use crane_vkernel::{DescId, Dir, Gather, Kind, Scatter};
+use crane_vkernel::{DescId, Dir, Gather, Scatter};
 use libc::{iovec, off_t, size_t, ssize_t};
 use syscalls::Sysno;
 
@@ -219,73 +218,6 @@ pub(crate) fn ftruncate(fd: c_int, len: off_t) -> c_int {
     code
 }
 
-/// sendfile(2), by way of memory.
-pub(crate) unsafe fn sendfile(
-    out: c_int,
-    input: c_int,
-    offset: *mut off_t,
-    count: size_t,
-) -> ssize_t {
-    let me = begin(Op::Send);
-    let Some(desc) = virtual_of(me, out).filter(|&d| vkernel().kind(d).is_ok()) else {
-        // SAFETY: same contract.
-        return raw::ret(unsafe { sys!(Sysno::sendfile, out, input, offset, count) });
-    };
-    if virtual_of(me, input).is_some() || vkernel().kind(desc) == Ok(Kind::Epoll) {
-        return fail(libc::EINVAL) as ssize_t;
-    }
-    let mut buffer = [0u8; 8192];
-    let mut sent = 0usize;
-    while sent < count {
-        let want = buffer.len().min(count - sent);
-        // SAFETY: reads into our buffer; `offset` is valid or null.
-        let got = unsafe {
-            if offset.is_null() {
-                raw::ret(sys!(Sysno::read, input, buffer.as_mut_ptr(), want))
-            } else {
-                raw::ret(sys!(
-                    Sysno::pread64,
-                    input,
-                    buffer.as_mut_ptr(),
-                    want,
-                    *offset
-                ))
-            }
-        };
-        if got <= 0 {
-            return if sent > 0 || got == 0 {
-                sent as ssize_t
-            } else {
-                got
-            };
-        }
-        let part = iovec {
-            iov_base: buffer.as_mut_ptr().cast(),
-            iov_len: got as usize,
-        };
-        // SAFETY: the part is our buffer.
-        let n = unsafe { write_parts(me, desc, &[part], nonblocking(desc), None, false) };
-        let taken = n.max(0);
-        // SAFETY: as above. Without an offset the file's position goes back to
-        // what was really sent.
-        unsafe {
-            if !offset.is_null() {
-                *offset += taken as off_t;
-            } else if taken < got {
-                sys!(Sysno::lseek, input, taken - got, libc::SEEK_CUR);
-            }
-        }
-        if n < 0 {
-            return if sent > 0 { sent as ssize_t } else { n };
-        }
-        sent += n as usize;
-        if n < got {
-            break;
-        }
-    }
-    sent as ssize_t
-}
-
 /// What a virtual object says to a position in it, and at its own (-1) to flags.
 fn no_position(at: off_t) -> ssize_t {
     let code = if at == -1 {
@@ -347,23 +279,6 @@ pub(crate) unsafe fn pwritev(
     let n = raw::ret(unsafe { sys!(Sysno::pwritev2, fd, iov, count, at, 0, flags) });
     if me != 0 && n > 0 {
         inodes::touched(fd);
-    }
-    n
-}
-
-/// Calls that move bytes inside the kernel: between real files only. A virtual
-/// object has none there; the error is the one that says so, and programs then
-/// read and write.
-pub(crate) unsafe fn moved(call: Sysno, ends: [c_int; 2], a: [c_ulong; 6]) -> ssize_t {
-    let me = begin(Op::Send);
-    if ends.into_iter().any(|fd| virtual_of(me, fd).is_some()) {
-        refuse::count(Unsupported::Splice);
-        return fail(libc::EINVAL) as ssize_t;
-    }
-    // SAFETY: the caller's contract for this call.
-    let n = raw::ret(unsafe { sys!(call, a[0], a[1], a[2], a[3], a[4], a[5]) });
-    if me != 0 && n > 0 {
-        inodes::touched(ends[1]);
     }
     n
 }

@@ -204,6 +204,84 @@ impl Pool {
         done
     }
 
+    /// Appends the first `len` bytes of a queue to another as chunks of their
+    /// own, `most` at the most.
+    pub(crate) fn copy_pages(
+        &mut self,
+        from: &ByteQueue,
+        to: &mut ByteQueue,
+        len: usize,
+        most: usize,
+    ) -> Result<usize> {
+        let (mut done, mut id) = (0, from.head);
+        for _ in 0..most {
+            if id == 0 || done == len {
+                break;
+            }
+            match self.append_copy(id, to, len - done) {
+                Ok(part) => done += part,
+                Err(error) if done == 0 => return Err(error),
+                Err(_) => break,
+            }
+            id = self.chunks[id].next;
+        }
+        Ok(done)
+    }
+
+    /// Moves the first `len` bytes of a queue to the end of another, whole
+    /// chunks as they are, `most` at the most.
+    pub(crate) fn move_pages(
+        &mut self,
+        from: &mut ByteQueue,
+        to: &mut ByteQueue,
+        len: usize,
+        most: usize,
+    ) -> Result<usize> {
+        let mut done = 0;
+        for _ in 0..most {
+            let id = from.head;
+            if id == 0 || done == len {
+                break;
+            }
+            let held = usize::from(self.chunks[id].len);
+            if held > len - done {
+                match self.append_copy(id, to, len - done) {
+                    Ok(part) => done += self.discard(from, part),
+                    Err(error) if done == 0 => return Err(error),
+                    Err(_) => {}
+                }
+                break;
+            }
+            from.head = self.chunks[id].next;
+            if from.head == 0 {
+                from.tail = 0;
+            }
+            self.chunks[id].next = 0;
+            if to.tail == 0 {
+                to.head = id;
+            } else {
+                self.chunks[to.tail].next = id;
+            }
+            to.tail = id;
+            from.chunks -= 1;
+            to.chunks += 1;
+            from.bytes -= held as u64;
+            to.bytes += held as u64;
+            done += held;
+        }
+        Ok(done)
+    }
+
+    /// Appends up to `len` bytes of a chunk to a queue, as a chunk of their own.
+    fn append_copy(&mut self, id: u32, to: &mut ByteQueue, len: usize) -> Result<usize> {
+        self.add_chunk(to)?;
+        let start = usize::from(self.chunks[id].start);
+        let part = usize::from(self.chunks[id].len).min(len);
+        let bytes = self.data[id];
+        self.fill_tail(to, &mut Gather::new(&bytes[start..start + part]), part);
+        Ok(part)
+    }
+
     /// Copies up to `len` bytes that begin `skip` bytes behind the front.
     pub(crate) fn peek(
         &self,

@@ -55,6 +55,7 @@ mod readiness;
 mod region;
 mod signal;
 mod socket;
+mod splice;
 mod stream;
 mod table;
 mod timerfd;
@@ -73,6 +74,7 @@ pub use io::Received;
 pub use iov::{Gather, Scatter};
 pub use region::{AttachError, Counters, Limits, VKernel};
 pub use socket::SockOption;
+pub use splice::PIPE_PAGE;
 pub use stream::{StreamInfo, StreamPeer};
 pub use timerfd::TimerSetting;
 

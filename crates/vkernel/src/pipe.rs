@@ -15,11 +15,11 @@ const MAX_SIZE: usize = 1 << 20;
 record! {
     /// One end. The read end has the bytes.
     pub(crate) struct Pipe {
-        queue: ByteQueue,
+        pub(crate) queue: ByteQueue,
         /// Pages that the pipe may hold; kept equal at both ends.
-        slots: u32,
+        pub(crate) slots: u32,
         /// The other end, 0 when closed.
-        other: u32,
+        pub(crate) other: u32,
         /// Write end only: pages and bytes that were in the pipe when the read
         /// end closed. Linux keeps them until the write end closes too.
         left_chunks: u32,
@@ -53,7 +53,7 @@ impl VKernel {
         Ok((DescId::from_raw(reader), DescId::from_raw(writer)))
     }
 
-    fn is_full(&self, reader: u32) -> bool {
+    pub(crate) fn is_full(&self, reader: u32) -> bool {
         let pipe = &self.pipes[reader];
         pipe.queue.chunks >= pipe.slots
     }

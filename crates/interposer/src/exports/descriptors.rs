@@ -2,10 +2,9 @@
 
 use crate::refuse::{self, Unsupported};
 use crate::stack::clean as leave;
-use crate::{control, fds, outside, transfer};
+use crate::{control, fds, outside, splice, transfer};
 use core::ffi::{c_int, c_uint, c_ulong, c_void};
 use libc::{iovec, off_t, size_t, ssize_t};
-use syscalls::Sysno;
 
 interposed! {
     descriptors {
@@ -94,9 +93,9 @@ interposed! {
         /// In memory of the group.
         fn eventfd(value: c_uint, flags: c_int) -> c_int { fds::eventfd(value, flags) }
         /// Copies through memory.
-        fn sendfile(out: c_int, input: c_int, offset: *mut off_t, count: size_t) -> ssize_t { transfer::sendfile(out, input, offset, count) }
+        fn sendfile(out: c_int, input: c_int, offset: *mut off_t, count: size_t) -> ssize_t { splice::sendfile(out, input, offset, count) }
         /// Copies through memory.
-        fn sendfile64(out: c_int, input: c_int, offset: *mut off_t, count: size_t) -> ssize_t { transfer::sendfile(out, input, offset, count) }
+        fn sendfile64(out: c_int, input: c_int, offset: *mut off_t, count: size_t) -> ssize_t { splice::sendfile(out, input, offset, count) }
         /// Of a real file; ESPIPE otherwise.
         fn preadv(fd: c_int, iov: *const iovec, count: c_int, at: off_t) -> ssize_t { transfer::preadv(fd, iov, count, at, 0) }
         /// Of a real file; ESPIPE otherwise.
@@ -113,21 +112,13 @@ interposed! {
         fn pwritev2(fd: c_int, iov: *const iovec, count: c_int, at: off_t, flags: c_int) -> ssize_t { transfer::pwritev(fd, iov, count, at, flags) }
         /// As writev at -1, else as pwritev.
         fn pwritev64v2(fd: c_int, iov: *const iovec, count: c_int, at: off_t, flags: c_int) -> ssize_t { transfer::pwritev(fd, iov, count, at, flags) }
-        /// EINVAL for a virtual object, after which programs copy by themselves.
-        fn splice(input: c_int, from: *mut off_t, out: c_int, to: *mut off_t, len: size_t, flags: c_uint) -> ssize_t {
-            transfer::moved(Sysno::splice, [input, out], [input as c_ulong, from as c_ulong, out as c_ulong, to as c_ulong, len as c_ulong, flags.into()])
-        }
-        /// As splice.
-        fn tee(input: c_int, out: c_int, len: size_t, flags: c_uint) -> ssize_t {
-            transfer::moved(Sysno::tee, [input, out], [input as c_ulong, out as c_ulong, len as c_ulong, flags.into(), 0, 0])
-        }
-        /// As splice.
-        fn vmsplice(fd: c_int, iov: *const iovec, count: size_t, flags: c_uint) -> ssize_t {
-            transfer::moved(Sysno::vmsplice, [fd, fd], [fd as c_ulong, iov as c_ulong, count as c_ulong, flags.into(), 0, 0])
-        }
+        /// Copies between pipes, sockets and files.
+        fn splice(input: c_int, from: *mut off_t, out: c_int, to: *mut off_t, len: size_t, flags: c_uint) -> ssize_t { splice::splice(input, from, out, to, len, flags) }
+        /// Copies between pipes.
+        fn tee(input: c_int, out: c_int, len: size_t, flags: c_uint) -> ssize_t { splice::tee(input, out, len, flags) }
+        /// Copies: later changes of the memory do not show.
+        fn vmsplice(fd: c_int, iov: *const iovec, count: size_t, flags: c_uint) -> ssize_t { splice::vmsplice(fd, iov, count, flags) }
         /// Between real files; notes the virtual time of the write.
-        fn copy_file_range(input: c_int, from: *mut off_t, out: c_int, to: *mut off_t, len: size_t, flags: c_uint) -> ssize_t {
-            transfer::moved(Sysno::copy_file_range, [input, out], [input as c_ulong, from as c_ulong, out as c_ulong, to as c_ulong, len as c_ulong, flags.into()])
-        }
+        fn copy_file_range(input: c_int, from: *mut off_t, out: c_int, to: *mut off_t, len: size_t, flags: c_uint) -> ssize_t { splice::copy_file_range(input, from, out, to, len, flags) }
     }
 }
