@@ -38,6 +38,7 @@ pub fn threads(shared: &Shared) -> Value {
             Doing::Running => ("running", None, None),
             Doing::Ready => ("ready", None, None),
             Doing::Spinning => ("spinning", None, None),
+            Doing::Stopped => ("stopped", None, None),
             Doing::Waiting { key, deadline } => ("waiting", Some(key), deadline),
         };
         Some(json!({

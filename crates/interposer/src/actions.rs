@@ -47,15 +47,6 @@ fn harmless(signal: u32) -> bool {
     matches!(
         signal as c_int,
         libc::SIGCHLD | libc::SIGURG | libc::SIGWINCH | libc::SIGCONT
-    ) || stops(signal)
-}
-
-/// Whether the default action is to stop the process. That is not done: a
-/// replica's time does not stop either.
-pub(crate) fn stops(signal: u32) -> bool {
-    matches!(
-        signal as c_int,
-        libc::SIGSTOP | libc::SIGTSTP | libc::SIGTTIN | libc::SIGTTOU
     )
 }
 

@@ -77,6 +77,7 @@ mod spinlock;
 mod splice;
 mod stack;
 mod stdio;
+mod stops;
 mod sysv;
 mod temporary;
 mod threads;

@@ -7,7 +7,7 @@ use crate::real::real;
 use crate::signals::{self, Info, Queued};
 use crate::turn::{self, Op, begin};
 use crate::world::{MAX_PROCESSES, header, vkernel, world};
-use crate::{fatal, locks, refuse, threads, tls, wait};
+use crate::{fatal, locks, refuse, stops, threads, tls, wait};
 use core::ffi::{c_char, c_int, c_void};
 use core::sync::atomic::{AtomicU32, Ordering};
 use crane_channel::layout::State;
@@ -51,6 +51,10 @@ pub(crate) struct Process {
     pub(crate) spawn_error: i32,
     /// 1: has undoable operations on System V semaphores.
     pub(crate) undo: u32,
+    /// The signal that stopped it; 0: it is not stopped.
+    pub(crate) stopped: u32,
+    /// Status of a stop or a continuation that its parent has not asked for.
+    pub(crate) report: u32,
     /// Order of creation.
     pub(crate) serial: u64,
     /// Signals for the process, bit n-1 for signal n.
@@ -248,6 +252,7 @@ pub(crate) fn end_of_another(index: u32, status: u32) {
 /// Marks a process as ended: its descriptors close, its children get another
 /// parent, its own parent is told.
 pub(crate) fn bury(index: u32, status: u32) {
+    let leaving = stops::Leaving::before();
     crate::timers::forget(index, false);
     let _ = vkernel().exit(&mut Effects, index);
     let w = world();
@@ -256,9 +261,11 @@ pub(crate) fn bury(index: u32, status: u32) {
     p.status = status;
     p.exec = 0;
     (p.pending, p.queued) = (0, 0);
+    (p.stopped, p.report) = (0, 0);
     let (pid, parent, failed) = (p.pid, p.parent, p.spawn_error != 0);
     release_parent(index);
     hand_children_over(index);
+    leaving.after();
     header().processes.fetch_sub(1, Ordering::Relaxed);
     if parent == 0 {
         world().processes[index as usize].state = FREE;

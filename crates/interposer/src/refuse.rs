@@ -29,8 +29,6 @@ pub(crate) enum Unsupported {
     Thread = 9,
     /// A program that was not started, because the interposer would not be in it.
     Image = 20,
-    /// A signal whose default action is to stop the process; it does nothing.
-    Stop = 21,
     /// A signal from outside of the replica: it is dropped.
     OutsideSignal = 22,
     /// A descriptor of a process (pidfd_open(2)), refused with ENOSYS.

@@ -10,7 +10,7 @@ use crate::actions;
 use crate::fatal;
 use crate::process::{Process, RUNNING};
 use crate::raw::{self, sys};
-use crate::refuse::{self, Unsupported};
+use crate::stops;
 use crate::world::world;
 use core::ffi::c_int;
 use crane_scheduler::{Slot, Wake};
@@ -82,10 +82,12 @@ impl Info {
         }
     }
 
-    /// A child ended with a status as in wait(2).
+    /// A child ended, stopped or went on, with a status as in wait(2).
     pub(crate) fn of_child(pid: u32, uid: u32, status: u32) -> Self {
         let (code, value) = match status & 0x7f {
             0 => (libc::CLD_EXITED, status >> 8 & 0xff),
+            0x7f if status == stops::CONTINUED => (libc::CLD_CONTINUED, libc::SIGCONT as u32),
+            0x7f => (libc::CLD_STOPPED, status >> 8 & 0xff),
             signal if status & 0x80 != 0 => (libc::CLD_DUMPED, signal),
             signal => (libc::CLD_KILLED, signal),
         };
@@ -134,7 +136,11 @@ pub(crate) fn valid(signal: i32) -> bool {
 /// Notes a signal for a process. False when it could not be queued.
 pub(crate) fn post(process: u32, info: Info) -> bool {
     let signal = info.signal;
-    if world().processes[process as usize].state != RUNNING || discarded(process, 0, signal) {
+    if world().processes[process as usize].state != RUNNING {
+        return true;
+    }
+    stops::sent(process, signal);
+    if discarded(process, 0, signal) {
         return true;
     }
     if !note(process, 0, info) {
@@ -163,6 +169,7 @@ pub(crate) fn post(process: u32, info: Info) -> bool {
 /// Notes a signal for one thread and interrupts its wait.
 pub(crate) fn post_to_thread(slot: Slot, info: Info) -> bool {
     let process = world().threads[slot as usize].process;
+    stops::sent(process, info.signal);
     if discarded(process, slot, info.signal) {
         return true;
     }
@@ -219,9 +226,6 @@ fn discarded(process: u32, slot: Slot, signal: u32) -> bool {
     let t = &w.threads[slot as usize];
     if (t.mask | t.awaits) & bit(signal) != 0 {
         return false;
-    }
-    if actions::stops(signal) {
-        refuse::count(Unsupported::Stop);
     }
     true
 }
@@ -321,13 +325,18 @@ fn forget_queued(p: &mut Process, is: impl Fn(&Queued) -> bool) {
 
 /// Forgets a signal that is ignored from now on.
 pub(crate) fn forget(process: u32, signal: u32) {
+    forget_all(process, bit(signal));
+}
+
+/// Forgets all signals of a set that are pending for a process or its threads.
+pub(crate) fn forget_all(process: u32, set: u64) {
     let w = world();
     let p = &mut w.processes[process as usize];
-    forget_queued(p, |q| q.info.signal == signal);
-    p.pending &= !bit(signal);
+    forget_queued(p, |q| set & bit(q.info.signal) != 0);
+    p.pending &= !set;
     for slot in 1..w.scheduler.slots_end() {
         if w.threads[slot as usize].process == process {
-            w.threads[slot as usize].pending &= !bit(signal);
+            w.threads[slot as usize].pending &= !set;
         }
     }
 }
@@ -375,6 +384,10 @@ fn act(me: Slot, info: Info) {
         return;
     }
     if action.handler == libc::SIG_DFL as u64 {
+        if stops::stops(info.signal) {
+            stops::stop(me, info.signal);
+            return;
+        }
         fatal::end_by(info.signal);
     }
     let t = &mut w.threads[me as usize];

@@ -154,6 +154,12 @@ pub(crate) fn yield_now(me: Slot) {
     signals::deliver(me);
 }
 
+/// The calling thread's process is stopped. Returns with the turn when it goes on.
+pub(crate) fn stand(me: Slot) {
+    let next = world().scheduler.rotate();
+    follow(next, me);
+}
+
 /// The calling thread, in the program's own code, is in a loop that only another
 /// thread can end; `which` tells that loop from others. Returns with the turn,
 /// after others have run.

@@ -1,10 +1,10 @@
-//! Waiting for children, in the order of their ends.
+//! Waiting for children: their ends, stops and continuations.
 
 use crate::process::{self, FREE, RUNNING, ZOMBIE, current};
 use crate::raw::{fail, sys};
-use crate::signals;
 use crate::turn::{self, Op, begin};
 use crate::world::world;
+use crate::{signals, stops};
 use core::ffi::{c_int, c_uint};
 use crane_scheduler::Wake;
 use syscalls::Sysno;
@@ -17,11 +17,13 @@ enum Whom {
     Group(u32),
 }
 
-/// A child that has ended: its index, pid and status.
-struct Ended {
+/// What is told of a child: its index, pid and status.
+struct News {
     index: u32,
     pid: u32,
     status: u32,
+    /// It has ended, and did not only stop or go on.
+    ended: bool,
 }
 
 /// Takes the kernel's own zombie away; the process is at its very end.
@@ -30,9 +32,9 @@ pub(crate) fn reap(pid: u32) {
     unsafe { sys!(Sysno::wait4, pid, 0, libc::__WALL, 0) };
 }
 
-/// The child to report, `None` when there is one that has not ended and the
-/// caller does not want to wait.
-fn find(whom: Whom, wait: bool) -> Result<Option<Ended>, c_int> {
+/// The child to report, of the kinds of news in `options`; `None` when there may
+/// be some later and the caller does not want to wait.
+fn find(whom: Whom, options: c_int) -> Result<Option<News>, c_int> {
     let me = begin(Op::Wait);
     let mine = current();
     loop {
@@ -47,19 +49,29 @@ fn find(whom: Whom, wait: bool) -> Result<Option<Ended>, c_int> {
             if p.state == FREE || p.parent != mine || !meant {
                 continue;
             }
-            if p.state == ZOMBIE {
-                return Ok(Some(Ended {
-                    index,
-                    pid: p.pid,
-                    status: p.status,
-                }));
+            let news = |status, ended| News {
+                index,
+                pid: p.pid,
+                status,
+                ended,
+            };
+            if p.state == ZOMBIE && options & libc::WEXITED != 0 {
+                return Ok(Some(news(p.status, true)));
+            }
+            let wanted = match p.report {
+                0 => 0,
+                stops::CONTINUED => libc::WCONTINUED,
+                _ => libc::WSTOPPED,
+            };
+            if options & wanted != 0 {
+                return Ok(Some(news(p.report, false)));
             }
             any |= p.state == RUNNING;
         }
         if !any {
             return Err(libc::ECHILD);
         }
-        if !wait {
+        if options & libc::WNOHANG != 0 {
             return Ok(None);
         }
         let why = turn::wait(me, process::wait_key(mine), None);
@@ -69,7 +81,11 @@ fn find(whom: Whom, wait: bool) -> Result<Option<Ended>, c_int> {
     }
 }
 
-fn release(child: &Ended) {
+fn release(child: &News) {
+    if !child.ended {
+        world().processes[child.index as usize].report = 0;
+        return;
+    }
     world().processes[child.index as usize].state = FREE;
     reap(child.pid);
 }
@@ -97,7 +113,7 @@ pub(crate) unsafe fn wait4(
         1.. => Whom::Pid(pid as u32),
         _ => Whom::Group(pid.unsigned_abs()),
     };
-    match find(whom, options & libc::WNOHANG == 0) {
+    match find(whom, options | libc::WEXITED) {
         Err(code) => fail(code),
         Ok(None) => 0,
         Ok(Some(child)) => {
@@ -122,7 +138,7 @@ fn world_group() -> u32 {
     world().processes[current() as usize].group
 }
 
-/// waitid(2). Children do not stop in a replica, so only ends are reported.
+/// waitid(2).
 pub(crate) unsafe fn waitid(
     kind: c_uint,
     id: c_uint,
@@ -141,9 +157,9 @@ pub(crate) unsafe fn waitid(
         libc::P_PGID if id as c_int >= 0 => Whom::Group(if id == 0 { world_group() } else { id }),
         _ => return fail(libc::EINVAL),
     };
-    let child = match find(whom, options & libc::WNOHANG == 0) {
+    let child = match find(whom, options) {
         Err(code) => return fail(code),
-        Ok(child) => child.filter(|_| options & libc::WEXITED != 0),
+        Ok(child) => child,
     };
     if !info.is_null() {
         let told = child

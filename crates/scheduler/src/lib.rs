@@ -59,6 +59,8 @@ enum State {
     Ready = 1,
     Running = 2,
     Blocked = 3,
+    /// It could run, but its process is stopped.
+    Held = 4,
 }
 
 /// One thread's record.
@@ -91,6 +93,9 @@ struct Thread {
     spinning: u32,
     /// Turns in a row that it spent in that loop.
     fruitless: u32,
+    /// 1: its process is stopped, see [`Scheduler::hold`].
+    held: u32,
+    _pad: u32,
 }
 
 #[cfg(test)]

@@ -27,6 +27,8 @@ pub enum Doing {
     Ready,
     /// It waits for the turn, and for another thread to change memory.
     Spinning,
+    /// Its process is stopped.
+    Stopped,
     /// It is blocked.
     Waiting {
         /// For what; 0: for nothing that has a key.
@@ -152,6 +154,7 @@ impl Scheduler {
             s if s == State::Ready as u32 && t.spinning != 0 => Doing::Spinning,
             s if s == State::Ready as u32 => Doing::Ready,
             s if s == State::Running as u32 => Doing::Running,
+            s if s == State::Held as u32 => Doing::Stopped,
             s if s == State::Blocked as u32 => Doing::Waiting {
                 key: t.key,
                 deadline: (t.heap != 0).then_some(t.deadline),
@@ -193,6 +196,8 @@ impl Scheduler {
             picked: 0,
             spinning: 0,
             fruitless: 0,
+            held: 0,
+            _pad: 0,
         };
         self.alive += 1;
         self.make_ready(slot, Wake::Woken);
@@ -407,6 +412,31 @@ impl Scheduler {
         moved
     }
 
+    /// Keeps a thread from running until [`release`](Self::release): its process
+    /// is stopped. What wakes it meanwhile, a deadline too, is not lost. The
+    /// holder goes on until its next [`rotate`](Self::rotate).
+    pub fn hold(&mut self, slot: Slot) {
+        let ready = State::Ready as u32;
+        let t = &mut self.threads[slot as usize];
+        t.held = 1;
+        if t.state == ready {
+            t.state = State::Held as u32;
+            self.run_remove(slot);
+            self.ready -= 1;
+        }
+    }
+
+    /// Undoes [`hold`](Self::hold): if the thread could run, it comes to the end
+    /// of the run queue.
+    pub fn release(&mut self, slot: Slot) {
+        let t = &mut self.threads[slot as usize];
+        t.held = 0;
+        if t.state == State::Held as u32 {
+            let why = self.wake_reason(slot);
+            self.make_ready(slot, why);
+        }
+    }
+
     /// Removes a thread for good: the holder (then call [`pick`](Self::pick))
     /// or, when its process dies, any other.
     pub fn remove(&mut self, slot: Slot) {
@@ -462,10 +492,14 @@ impl Scheduler {
 
     fn enqueue_ready(&mut self, slot: Slot, why: Wake) {
         let t = &mut self.threads[slot as usize];
-        t.state = State::Ready as u32;
         t.wake = why as u32;
         t.key = 0;
         t.spinning = 0;
+        if t.held != 0 {
+            t.state = State::Held as u32;
+            return;
+        }
+        t.state = State::Ready as u32;
         self.run_push(slot);
         self.ready += 1;
     }

@@ -86,7 +86,7 @@ interposed! {
         fn wait3(status: *mut c_int, options: c_int, usage: *mut libc::rusage) -> pid_t { wait::wait4(-1, status, options, usage) }
         /// In logical order.
         fn wait(status: *mut c_int) -> pid_t { wait::wait4(-1, status, 0, core::ptr::null_mut()) }
-        /// In logical order; children do not stop or continue.
+        /// In logical order.
         fn waitid(kind: c_uint, id: c_uint, info: *mut libc::siginfo_t, options: c_int) -> c_int { wait::waitid(kind, id, info, options) }
         /// The parent as the order has it; 1 for an orphan.
         fn getppid() -> pid_t { ids::getppid() }

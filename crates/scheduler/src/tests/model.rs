@@ -11,6 +11,7 @@
 //! * **exact ends**: a turn rotates when its quantum is used up and others are
 //!   ready, an epoch ends when its budget is used up, not an operation off;
 //! * **quiescent when all wait**, and only then;
+//! * **who is held does not run**, and loses nothing meanwhile;
 //! * **reasons are true**: a thread is told why its wait ended;
 //! * **time goes on**: neither the clock nor virtual time goes back.
 
@@ -24,6 +25,7 @@ pub(super) enum Life {
     Ready,
     Running,
     Blocked,
+    Held,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -39,6 +41,7 @@ pub(super) struct Model {
     current: Slot,
     pub(super) life: [Life; SLOTS],
     wake: [Wake; SLOTS],
+    pub(super) held: [bool; SLOTS],
     run: Vec<Slot>,
     /// Who waits for what, in the order in which they came.
     waits: Vec<(u64, Slot)>,
@@ -61,6 +64,7 @@ impl Model {
             current: 0,
             life: [Life::Free; SLOTS],
             wake: [Wake::Woken; SLOTS],
+            held: [false; SLOTS],
             run: Vec::new(),
             waits: Vec::new(),
             deadlines: Vec::new(),
@@ -88,9 +92,28 @@ impl Model {
     fn ready(&mut self, slot: Slot, why: Wake) {
         self.waits.retain(|&(_, one)| one != slot);
         self.deadlines.retain(|&(_, _, one)| one != slot);
-        self.life[slot as usize] = Life::Ready;
         self.wake[slot as usize] = why;
+        if self.held[slot as usize] {
+            self.life[slot as usize] = Life::Held;
+            return;
+        }
+        self.life[slot as usize] = Life::Ready;
         self.run.push(slot);
+    }
+
+    pub(super) fn hold(&mut self, slot: Slot) {
+        self.held[slot as usize] = true;
+        if self.life[slot as usize] == Life::Ready {
+            self.run.retain(|&one| one != slot);
+            self.life[slot as usize] = Life::Held;
+        }
+    }
+
+    pub(super) fn release(&mut self, slot: Slot) {
+        self.held[slot as usize] = false;
+        if self.life[slot as usize] == Life::Held {
+            self.ready(slot, self.wake[slot as usize]);
+        }
     }
 
     fn fire_due(&mut self) {
@@ -204,6 +227,7 @@ impl Model {
         self.deadlines.retain(|&(_, _, one)| one != slot);
         self.run.retain(|&one| one != slot);
         self.life[slot as usize] = Life::Free;
+        self.held[slot as usize] = false;
         self.free.push(slot);
     }
 
@@ -245,7 +269,7 @@ impl Model {
                 self.life[slot] != Life::Free,
                 "nobody is lost"
             );
-            if matches!(self.life[slot], Life::Ready | Life::Running) {
+            if matches!(self.life[slot], Life::Ready | Life::Running | Life::Held) {
                 assert_eq!(
                     s.wake_reason(slot as Slot),
                     self.wake[slot],

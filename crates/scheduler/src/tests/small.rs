@@ -23,6 +23,9 @@ pub(super) enum Step {
     Requeue(u32),
     Spawn,
     End,
+    /// The process of a thread is stopped; the holder's by itself.
+    Hold(Slot),
+    Release(Slot),
     /// Another thread's process dies.
     Remove(Slot),
 }
@@ -135,6 +138,11 @@ impl Pair {
             if matches!(life, Life::Blocked | Life::Ready) {
                 steps.push(Step::Remove(slot));
             }
+            if self.model.held[slot as usize] {
+                steps.push(Step::Release(slot));
+            } else if life != Life::Free {
+                steps.push(Step::Hold(slot));
+            }
         }
         steps
     }
@@ -144,11 +152,7 @@ impl Pair {
     pub(super) fn step(&mut self, step: Step) -> bool {
         let next = match step {
             Step::Operation => self.operation(),
-            Step::Yield => {
-                let next = self.real.rotate();
-                assert_eq!(next, self.model.rotate());
-                Some(next)
-            }
+            Step::Yield => Some(self.rotate()),
             Step::Wait(key, operations) => {
                 let deadline = operations.map(|n| self.model.now() + n * STEP_NS);
                 self.real.block(key, deadline);
@@ -187,6 +191,16 @@ impl Pair {
                 self.model.remove(me);
                 Some(self.pick())
             }
+            Step::Hold(slot) => {
+                self.real.hold(slot);
+                self.model.hold(slot);
+                (slot == self.model.current()).then(|| self.rotate())
+            }
+            Step::Release(slot) => {
+                self.real.release(slot);
+                self.model.release(slot);
+                None
+            }
             Step::Remove(slot) => {
                 self.real.remove(slot);
                 self.model.remove(slot);
@@ -196,6 +210,12 @@ impl Pair {
         let goes_on = self.settle(next);
         self.compare();
         goes_on
+    }
+
+    fn rotate(&mut self) -> Next {
+        let next = self.real.rotate();
+        assert_eq!(next, self.model.rotate(), "who is held does not run");
+        next
     }
 
     fn pick(&mut self) -> Next {
@@ -216,11 +236,7 @@ impl Pair {
             assert_eq!(self.real.attend(), expected, "exact ends");
             match expected {
                 Attention::Continue => return None,
-                Attention::Rotate => {
-                    let next = self.real.rotate();
-                    assert_eq!(next, self.model.rotate());
-                    return Some(next);
-                }
+                Attention::Rotate => return Some(self.rotate()),
                 Attention::Boundary => {
                     self.begin_epoch(self.model.now() + STEP_NS);
                     expected = self.model.attend();
@@ -239,10 +255,16 @@ impl Pair {
             let deadline = self.model.next_deadline();
             self.begin_epoch(deadline.unwrap_or(0));
             if deadline.is_none() {
-                let first = (1..SLOTS).find(|&one| self.model.life[one] == Life::Blocked);
-                let first = first.unwrap_or_default() as Slot;
-                assert!(self.real.wake_thread(first, Wake::Woken));
-                assert!(self.model.wake_thread(first, Wake::Woken));
+                let held = (1..SLOTS).find(|&one| self.model.held[one]);
+                if let Some(held) = held {
+                    self.real.release(held as Slot);
+                    self.model.release(held as Slot);
+                } else {
+                    let first = (1..SLOTS).find(|&one| self.model.life[one] == Life::Blocked);
+                    let first = first.unwrap_or_default() as Slot;
+                    assert!(self.real.wake_thread(first, Wake::Woken));
+                    assert!(self.model.wake_thread(first, Wake::Woken));
+                }
             }
             next = Some(self.pick());
         }
