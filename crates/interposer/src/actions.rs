@@ -9,7 +9,7 @@ use crate::refuse::{self, Unsupported};
 use crate::signals::{self, FAULTS, KEPT, bit, put_set, set_of};
 use crate::turn::{Op, begin};
 use crate::world::world;
-use crate::{tls, tsc};
+use crate::{tls, trap, tsc};
 use core::ffi::{c_int, c_void};
 use crane_scheduler::Slot;
 use libc::{sighandler_t, siginfo_t};
@@ -107,6 +107,13 @@ fn install(signal: u32, action: &Action) {
         // Answering the time-stamp counter may hand the turn over, and in that
         // wait a handler of the program may read the counter again.
         new.sa_flags |= libc::SA_NODEFER;
+    }
+    if signal == libc::SIGSYS as u32 {
+        // Answering a system call is not part of the program's own handler, and
+        // may fork: on the stack that the program uses, which is copied then.
+        new.sa_flags = libc::SA_SIGINFO | libc::SA_RESTART | libc::SA_NODEFER;
+        // SAFETY: a set of our own.
+        unsafe { put_set(0, &mut new.sa_mask) };
     }
     if signal == libc::SIGCHLD as u32
         && (action.handler == SIG_IGN || action.flags & libc::SA_NOCLDWAIT as u32 != 0)
@@ -279,6 +286,11 @@ extern "C" fn entry(signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
         raw::set_errno(code);
         return;
     }
+    // SAFETY: the kernel's arguments.
+    if signal == libc::SIGSYS && unsafe { trap::answer(info, context.cast()) } {
+        raw::set_errno(code);
+        return;
+    }
     if me != 0 && world().threads[me as usize].delivering == signal as u32 {
         world().threads[me as usize].delivering = 0;
         // The kernel's details are of the tgkill by which it came here.
@@ -317,6 +329,11 @@ pub(crate) unsafe fn run(me: Slot, signal: u32, info: *mut siginfo_t, context: *
     t.mask |= action.mask;
     if action.flags & libc::SA_NODEFER as u32 == 0 {
         t.mask |= bit(signal);
+    }
+    if signal == libc::SIGSYS as u32 {
+        // The kernel has not done it, see `install`.
+        let mask = t.mask;
+        signals::set_mask(me, mask);
     }
     // SAFETY: the program gave this address as its handler.
     let handler: Handler = unsafe { core::mem::transmute(action.handler as usize) };

@@ -86,6 +86,7 @@ mod times;
 mod tls;
 mod trace;
 mod transfer;
+mod trap;
 mod tsc;
 mod turn;
 mod unix;

@@ -1,11 +1,12 @@
-//! syscall(2): calls by number, answered by the same functions as by name.
+//! syscall(2): calls by number, answered by the same functions as by name. Those
+//! of the program's own instructions come here, too (see `trap`).
 
 use crate::raw::{self, fail, sys};
 use crate::refuse::{self, Unsupported};
 use crate::{
     actions, clock, clone, control, exec, fatal, fds, files, futex, ids, inotify, kill, locks,
-    machine, masks, messages, options, outside, polling, process, random, signalfd, sigwait,
-    sockets, splice, sysv, threads, timers, times, transfer, wait,
+    machine, masks, messages, options, outside, polling, priorities, process, random, signalfd,
+    sigwait, sockets, splice, sysv, threads, timers, times, transfer, wait,
 };
 use core::ffi::{c_int, c_long, c_uint, c_ulong};
 use syscalls::Sysno;
@@ -36,6 +37,20 @@ pub(crate) unsafe fn syscall(number: c_long, a: [c_ulong; 6]) -> c_long {
                 random::fill(core::slice::from_raw_parts_mut(ptr!(0), a[1] as usize));
                 a[1] as c_long
             }
+            Sysno::clock_nanosleep => {
+                let code = clock::clock_nanosleep(int(0), int(1), ptr!(2), ptr!(3));
+                if code == 0 { 0 } else { fail(code).into() }
+            }
+            Sysno::times => clock::times(ptr!(0)),
+            Sysno::getrusage => clock::getrusage(int(0), ptr!(1)).into(),
+            Sysno::readv => transfer::readv(int(0), ptr!(1), int(2)) as c_long,
+            Sysno::writev => transfer::writev(int(0), ptr!(1), int(2)) as c_long,
+            Sysno::preadv => transfer::preadv(int(0), ptr!(1), int(2), a[3] as i64, 0) as c_long,
+            Sysno::pwritev => transfer::pwritev(int(0), ptr!(1), int(2), a[3] as i64, 0) as c_long,
+            Sysno::pwrite64 => {
+                transfer::pwrite(int(0), ptr!(1), a[2] as usize, a[3] as i64) as c_long
+            }
+            Sysno::ftruncate => transfer::ftruncate(int(0), a[1] as i64).into(),
             Sysno::read => transfer::read(int(0), ptr!(1), a[2] as usize) as c_long,
             Sysno::write => transfer::write(int(0), ptr!(1), a[2] as usize) as c_long,
             Sysno::close => fds::close(int(0)).into(),
@@ -51,6 +66,17 @@ pub(crate) unsafe fn syscall(number: c_long, a: [c_ulong; 6]) -> c_long {
             Sysno::close_range => fds::close_range(uint(0), uint(1), int(2)).into(),
             Sysno::open => files::open(libc::AT_FDCWD, ptr!(0), int(1), uint(2)).into(),
             Sysno::openat => files::open(int(0), ptr!(1), int(2), uint(3)).into(),
+            Sysno::creat => {
+                let flags = libc::O_CREAT | libc::O_WRONLY | libc::O_TRUNC;
+                files::open(libc::AT_FDCWD, ptr!(0), flags, uint(1)).into()
+            }
+            Sysno::lstat => {
+                let flags = libc::AT_SYMLINK_NOFOLLOW;
+                files::stat(libc::AT_FDCWD, ptr!(0), ptr!(1), flags).into()
+            }
+            Sysno::utime => times::utime(ptr!(0), ptr!(1)).into(),
+            Sysno::utimes => times::utimes(libc::AT_FDCWD, ptr!(0), ptr!(1), 0).into(),
+            Sysno::futimesat => times::utimes(int(0), ptr!(1), ptr!(2), 0).into(),
             Sysno::stat => files::stat(libc::AT_FDCWD, ptr!(0), ptr!(1), 0).into(),
             Sysno::fstat => files::fstat(int(0), ptr!(1)).into(),
             Sysno::newfstatat => files::stat(int(0), ptr!(1), ptr!(2), int(3)).into(),
@@ -90,6 +116,7 @@ pub(crate) unsafe fn syscall(number: c_long, a: [c_ulong; 6]) -> c_long {
                 timers::timerfd_settime(int(0), int(1), ptr!(2), ptr!(3)).into()
             }
             Sysno::timerfd_gettime => timers::timerfd_gettime(int(0), ptr!(1)).into(),
+            Sysno::signalfd => signalfd::signalfd(int(0), ptr!(1), 0).into(),
             Sysno::signalfd4 => signalfd::signalfd(int(0), ptr!(1), int(3)).into(),
             // The kernel's ids are ints, the C library's are words.
             Sysno::timer_create => {
@@ -110,6 +137,19 @@ pub(crate) unsafe fn syscall(number: c_long, a: [c_ulong; 6]) -> c_long {
             Sysno::epoll_pwait2 => {
                 polling::epoll_pwait2(int(0), ptr!(1), int(2), ptr!(3), ptr!(4)).into()
             }
+            Sysno::poll => polling::poll(ptr!(0), a[1], clock::deadline_ms(int(2))).into(),
+            Sysno::select => polling::select(int(0), ptr!(1), ptr!(2), ptr!(3), ptr!(4)).into(),
+            Sysno::pselect6 => {
+                // The mask comes with its length, in a structure.
+                let mask = if a[5] == 0 {
+                    core::ptr::null()
+                } else {
+                    *(a[5] as *const *const _)
+                };
+                polling::pselect(int(0), ptr!(1), ptr!(2), ptr!(3), ptr!(4), mask).into()
+            }
+            Sysno::epoll_create => polling::epoll_create(int(0)).into(),
+            Sysno::inotify_init => inotify::init(0).into(),
             Sysno::ppoll => polling::ppoll(ptr!(0), a[1], ptr!(2), ptr!(3)).into(),
             Sysno::preadv2 => {
                 transfer::preadv(int(0), ptr!(1), int(2), a[3] as i64, int(5)) as c_long
@@ -152,6 +192,17 @@ pub(crate) unsafe fn syscall(number: c_long, a: [c_ulong; 6]) -> c_long {
                 0 => size_of::<c_ulong>() as c_long,
                 failed => failed.into(),
             },
+            Sysno::sched_setaffinity => 0,
+            Sysno::sched_setscheduler => priorities::set_of(int(0), int(1), ptr!(2)).into(),
+            Sysno::sched_getscheduler => priorities::policy_of(int(0)).into(),
+            Sysno::sched_setparam => priorities::set_priority_of(int(0), ptr!(1)).into(),
+            Sysno::sched_getparam => priorities::priority_of(int(0), ptr!(1)).into(),
+            Sysno::getcpu => {
+                for place in a.iter().take(2).filter(|place| **place != 0) {
+                    (*place as *mut c_uint).write(0);
+                }
+                0
+            }
             Sysno::execve => exec::execve(ptr!(0), ptr!(1), ptr!(2)).into(),
             Sysno::execveat => exec::execveat(int(0), ptr!(1), ptr!(2), ptr!(3), int(4)).into(),
             Sysno::kill => kill::kill(int(0), int(1)).into(),
@@ -187,6 +238,7 @@ pub(crate) unsafe fn syscall(number: c_long, a: [c_ulong; 6]) -> c_long {
             }
             Sysno::msgctl => sysv::msgctl(int(0), int(1), ptr!(2)).into(),
             Sysno::shmctl => sysv::shmctl(int(0), int(1), ptr!(2)).into(),
+            Sysno::exit => threads::exit_by_number(int(0)),
             Sysno::exit_group => process::exit_now(int(0)),
             Sysno::futex_waitv | Sysno::futex_wake | Sysno::futex_wait | Sysno::futex_requeue => {
                 refuse::count(Unsupported::RawSystemCall);
@@ -195,6 +247,11 @@ pub(crate) unsafe fn syscall(number: c_long, a: [c_ulong; 6]) -> c_long {
             Sysno::pidfd_open | Sysno::pidfd_getfd | Sysno::pidfd_send_signal => {
                 refuse::unknown(Unsupported::ProcessDescriptor).into()
             }
+            Sysno::io_setup
+            | Sysno::io_submit
+            | Sysno::io_getevents
+            | Sysno::io_destroy
+            | Sysno::io_cancel => refuse::unknown(Unsupported::AsynchronousIo).into(),
             Sysno::io_uring_setup | Sysno::io_uring_enter | Sysno::io_uring_register => {
                 refuse::count(Unsupported::IoUring);
                 fail(libc::ENOSYS).into()
@@ -211,8 +268,5 @@ pub(crate) unsafe fn syscall(number: c_long, a: [c_ulong; 6]) -> c_long {
 
 /// Calls whose result could differ between replicas and that are not virtual.
 fn brings_input(call: Sysno) -> bool {
-    matches!(
-        call,
-        Sysno::perf_event_open | Sysno::userfaultfd | Sysno::io_getevents | Sysno::pselect6
-    )
+    matches!(call, Sysno::perf_event_open | Sysno::userfaultfd)
 }

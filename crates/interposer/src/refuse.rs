@@ -15,7 +15,7 @@ pub(crate) enum Unsupported {
     OutboundConnect = 0,
     /// A raw or packet socket: its input is not in the log.
     RawSocket = 1,
-    /// A system call by number that no wrapper knows.
+    /// A system call by number, or by an instruction of the program, that no wrapper knows.
     RawSystemCall = 3,
     /// A child process that was made without fork(2).
     Spawn = 4,
@@ -33,7 +33,7 @@ pub(crate) enum Unsupported {
     OutsideSignal = 22,
     /// A descriptor of a process (pidfd_open(2)), refused with ENOSYS.
     ProcessDescriptor = 24,
-    /// POSIX asynchronous I/O (aio_read(3)), refused with ENOSYS.
+    /// Asynchronous I/O of POSIX (aio_read(3)) or Linux (io_setup(2)), refused with ENOSYS.
     AsynchronousIo = 25,
 }
 

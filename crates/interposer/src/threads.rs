@@ -289,11 +289,7 @@ fn end(me: Slot) {
     begin(Op::ThreadEnd);
     let w = world();
     let process = w.threads[me as usize].process as usize;
-    let others = (1..w.scheduler.slots_end()).any(|slot| {
-        let t = &w.threads[slot as usize];
-        slot != me && t.process as usize == process && t.ended == 0 && w.scheduler.exists(slot)
-    });
-    if !others {
+    if is_last(me) {
         // The C library calls exit(3) next, which is an operation again.
         return;
     }
@@ -325,6 +321,26 @@ pub(crate) unsafe fn exit(result: *mut c_void) -> ! {
     let me = begin(Op::ThreadExit);
     // SAFETY: same contract.
     unsafe { unwind(me, result) }
+}
+
+/// exit(2) by number: the end of the process with its last thread.
+pub(crate) fn exit_by_number(status: c_int) -> ! {
+    let me = begin(Op::ThreadExit);
+    if me == 0 || is_last(me) {
+        crate::process::exit_now(status);
+    }
+    // SAFETY: the caller goes away for good.
+    unsafe { unwind(me, core::ptr::null_mut()) }
+}
+
+/// Whether no other thread of the process is left.
+fn is_last(me: Slot) -> bool {
+    let w = world();
+    let process = w.threads[me as usize].process;
+    !(1..w.scheduler.slots_end()).any(|slot| {
+        let t = &w.threads[slot as usize];
+        slot != me && t.process == process && t.ended == 0 && w.scheduler.exists(slot)
+    })
 }
 
 /// Ends the calling thread with `result`.

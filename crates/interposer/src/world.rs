@@ -249,6 +249,7 @@ fn initialise() {
     header().server_pid.store(pid, Ordering::Relaxed);
     boundary::tell(&Output::Hello { pid });
     boundary::flush();
+    crate::trap::set();
 }
 
 /// Runs as the library is loaded, if nothing called us before.

@@ -1,22 +1,30 @@
 /* What single operations cost. Prints "NAME NANOSECONDS" for each.
  *
- * Time inside a replica is virtual, so real time is read by a system call of
- * this program's own, which the interposer does not see. */
+ * Time inside a replica is virtual, so real time is read by a system call in code
+ * made at run time, which the interposer does not see. */
 #define _GNU_SOURCE
 #include <pthread.h>
 #include <stdio.h>
-#include <sys/syscall.h>
+#include <string.h>
+#include <sys/mman.h>
 #include <time.h>
 
 enum { BATCHES = 30, OPERATIONS = 2000, TURNS = 500 };
 
+static long (*clock_of_the_machine)(clockid_t id, struct timespec *time);
+
+static void make_clock(void) {
+    /* mov $228, %eax (clock_gettime); syscall; ret */
+    static const unsigned char code[] = {0xb8, 0xe4, 0, 0, 0, 0x0f, 0x05, 0xc3};
+    void *page = mmap(NULL, sizeof code, PROT_READ | PROT_WRITE | PROT_EXEC,
+                      MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    memcpy(page, code, sizeof code);
+    memcpy(&clock_of_the_machine, &page, sizeof page);
+}
+
 static double now(void) {
     struct timespec time;
-    long result;
-    __asm__ volatile("syscall"
-                     : "=a"(result)
-                     : "a"(SYS_clock_gettime), "D"(CLOCK_MONOTONIC), "S"(&time)
-                     : "rcx", "r11", "memory");
+    clock_of_the_machine(CLOCK_MONOTONIC, &time);
     return time.tv_sec * 1e9 + time.tv_nsec;
 }
 
@@ -71,6 +79,7 @@ static void best(const char *name, void (*batch)(void), int count) {
 }
 
 int main(void) {
+    make_clock();
     best("lock", lock_and_unlock, OPERATIONS);
     best("clock", read_clock, OPERATIONS);
     pthread_t thread;

@@ -37,7 +37,7 @@ _INSTRUCTIONS = {
     "rdseed": "takes random numbers from the processor; not trapped, so answers made from them"
     " differ",
     "xbegin": "uses transactional memory, whose aborts differ",
-    "syscall": "makes system calls by itself, past the interposer",
+    "syscall": "makes system calls by itself, past the interposer (a program's own file may)",
 }
 
 
@@ -137,7 +137,7 @@ def examine(argv: Sequence[str], cwd: str, environment: Mapping[str, str]) -> Re
         files=[one.path for one in found],
         interposed=len({name for one in own for name in one.imports if name in known.interposed}),
         advice=given,
-        findings=[*_code(own), *_gaps(own, known)],
+        findings=[*_code(own, path), *_gaps(own, known)],
     )
 
 
@@ -146,11 +146,13 @@ def _is_elf(path: str) -> bool:
         return file.read(4) == b"\x7fELF"
 
 
-def _code(own: Sequence[objects.Facts]) -> list[Finding]:
+def _code(own: Sequence[objects.Facts], path: str) -> list[Finding]:
+    """Instructions that nobody answers; system calls of the program's own file are."""
     return [
         Finding(where=one.path, what=f"{name} ({count} places)", why=_INSTRUCTIONS[name])
         for one in own
         for name, count in one.code.items()
+        if (name, one.path) != ("syscall", path)
     ]
 
 
