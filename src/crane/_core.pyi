@@ -56,6 +56,16 @@ class Engine:
             EngineError: when there is no such signal, or this replica takes no inputs yet.
         """
 
+    def send_mail(self, to: int, data: bytes) -> None:
+        """Send bytes to the owner of replica ``to``'s engine. They may be lost on the way.
+
+        Raises:
+            EngineError: when they are more than a mebibyte.
+        """
+
+    def next_mail(self) -> tuple[int, bytes] | None:
+        """The oldest mail that was not fetched, with the sender; the event ``mail`` tells of it."""
+
     def park(self) -> None:
         """Have the program stand still at the end of an epoch, while the log goes on.
 

@@ -22,6 +22,7 @@ from typing import Any
 import msgspec
 
 from crane import config
+from crane.checkpoint.schedule import Policy
 from crane.errors import CraneError, UsageError
 
 _FORMAT = 1
@@ -51,6 +52,7 @@ class ClusterState(msgspec.Struct, frozen=True, kw_only=True):
     private: list[str] = []
     accept_changes: bool = False
     """Of the last start: files may differ from those with which the log was begun."""
+    checkpoints: Policy = Policy()
     engine: dict[str, Any]
 
     @property
@@ -74,6 +76,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     share: list[str] = []
     private: list[str] = []
     accept_changes: bool = False
+    checkpoints: Policy | None = None
     engine: dict[str, Any]
 
 
@@ -121,6 +124,7 @@ def reconcile(found: ClusterState | None, wanted: Wanted, place: str) -> Cluster
             durability=wanted.durability or "disk",
             share=wanted.share,
             private=wanted.private,
+            checkpoints=wanted.checkpoints or Policy(),
             engine=wanted.engine,
         )
     mend = "give another --state, or remove that directory to start afresh"
@@ -147,6 +151,7 @@ def reconcile(found: ClusterState | None, wanted: Wanted, place: str) -> Cluster
         listen=listen_addresses(wanted.listen, count) if wanted.listen else found.listen,
         durability=wanted.durability or found.durability,
         accept_changes=wanted.accept_changes,
+        checkpoints=wanted.checkpoints or found.checkpoints,
         engine={**found.engine, **wanted.engine},
     )
 
@@ -252,6 +257,7 @@ class StateDir:
             share=state.share,
             private=state.private,
             accept_changes=state.accept_changes,
+            checkpoints=state.checkpoints,
             engine=state.engine,
         )
 

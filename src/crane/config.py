@@ -13,11 +13,15 @@ import re
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import msgspec
 
+from crane.checkpoint.schedule import Policy
 from crane.errors import UsageError
+
+if TYPE_CHECKING:
+    from crane.checkpoint.store import Checkpoint
 
 Durability = Literal["disk", "memory"]
 Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
@@ -83,6 +87,8 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """Directories of which the replica has a copy of its own in ``state_dir`` (agreed)."""
     accept_changes: bool = False
     """Start although files or settings are not those with which the log was begun."""
+    checkpoints: Policy = Policy()
+    """How often checkpoints are taken."""
     attach_timeout: Annotated[float, msgspec.Meta(gt=0)] = 20.0
     """Seconds in which the interposer must report in from inside the program."""
     engine: dict[str, Any] = {}
@@ -109,6 +115,8 @@ class ClusterFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Directories of which each replica has a copy of its own."""
     env: dict[str, str] = {}
     """Variables set for the program besides those of ``crane run`` itself."""
+    checkpoints: Policy | None = None
+    """How often checkpoints are taken."""
     engine: dict[str, Any] = {}
     """Further settings, handed to the engine as they are."""
 
@@ -225,8 +233,18 @@ def dump(config: NodeConfig) -> str:
     return header + tomli_w.dumps(data)
 
 
-def engine_config(config: NodeConfig, *, agreed: str, log_dir: Path, segment: Path) -> str:
+def engine_config(
+    config: NodeConfig,
+    *,
+    agreed: str,
+    log_dir: Path,
+    segment: Path,
+    checkpoint: Checkpoint | None = None,
+) -> str:
     """The JSON that the engine is made from; ``agreed`` is what replicas compare."""
+    start = None
+    if checkpoint is not None:
+        start = {"share": str(checkpoint.share), "segment": str(checkpoint.segment)}
     return msgspec.json.encode(
         {
             "cluster_id": config.cluster_id,
@@ -242,6 +260,7 @@ def engine_config(config: NodeConfig, *, agreed: str, log_dir: Path, segment: Pa
             "quantum": config.quantum,
             "budget": config.budget,
             "preempt": config.preempt,
+            "checkpoint": start,
             **config.engine,
         }
     ).decode()

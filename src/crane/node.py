@@ -15,30 +15,45 @@ import asyncio
 import fcntl
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from crane import config as configuration
-from crane import environment, hang, launch, manifest, native, ownership, procfs
+from crane import environment, hang, manifest, native, ownership, procfs
 from crane.admin import AdminServer
-from crane.child import Child, describe_exit
-from crane.config import NodeConfig
+from crane.checkpoint.manager import Manager, ending
+from crane.checkpoint.store import Store
+from crane.child import describe_exit
 from crane.errors import CraneError, UsageError
-from crane.registry import ClusterRunDir, NodeEntry, run_root
+from crane.life import Life
+from crane.registry import ClusterRunDir, NodeEntry
 
 if TYPE_CHECKING:
-    from crane._core import Engine
+    from crane.checkpoint.store import Checkpoint
+    from crane.config import NodeConfig
 
 Events = Callable[[dict[str, Any]], None]
 
 _LOCK_SECONDS = 5.0
-_SANDBOX_SECONDS = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """The node ends."""
+
+    code: int
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """The replica begins another life, from the checkpoint or the beginning of its log."""
+
+    origin: Checkpoint | None
 
 
 class Node:
@@ -51,19 +66,17 @@ class Node:
         self._who = str(config.id)
         self._state = Path(config.state_dir)
         self._run_dir = ClusterRunDir(config.name)
-        self._shared = launch.SharedDir(config.cluster_id, config.id)
-        self._output = self._state / "server.log"
         self._lock = -1
-        self._engine: Engine | None = None
-        self._sandbox: Child | None = None
-        self._init = 0
-        self._server: procfs.ProcessIdentity | None = None
+        self._life: Life | None = None
+        self._checkpoints = Manager(config, Store(self._state), self._events)
+        self._restoring: asyncio.Task[None] | None = None
         self._attached = False
         self._address: str | None = None
         self._attach_timer: asyncio.TimerHandle | None = None
         self._stuck: hang.Explanation | None = None
         self._explaining: asyncio.Task[None] | None = None
-        self._done: asyncio.Future[int]
+        self._next: asyncio.Future[Finish | Again]
+        self._finished: Finish | None = None
 
     async def run(self) -> int:
         """Serve until a signal, a request, the program's or the engine's end.
@@ -73,7 +86,7 @@ class Node:
         Raises:
             CraneError: when the replica cannot be started.
         """
-        self._done = asyncio.get_running_loop().create_future()
+        self._next = asyncio.get_running_loop().create_future()
         # First, so that a start that is cut short is cleaned up after, too.
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             asyncio.get_running_loop().add_signal_handler(number, self._finish, 0)
@@ -84,22 +97,66 @@ class Node:
                 ("GET", "/v1/status"): self._status,
                 ("GET", "/v1/threads"): self._threads,
                 ("POST", "/v1/signal"): self._signal,
+                ("POST", "/v1/checkpoint"): self._take_checkpoint,
                 ("POST", "/v1/stop"): self._stop,
             },
         )
         self._take_state_dir()
+        watch: asyncio.Task[None] | None = None
         try:
             self._run_dir.create()
             self._register()
             await admin.start()
-            self._start_engine()
-            self._start_program()
-            return await self._done
+            log_dir = self._state / "log"
+            agreed = self._compare_files(fresh=not any(log_dir.glob("log-*.seg")))
+            self._checkpoints.agreed = agreed
+            watch = asyncio.create_task(self._checkpoints.watch())
+            return await self._live(agreed)
         finally:
-            await self._end()
+            await ending(watch)
             await admin.stop()
             self._run_dir.remove(self._who)
             os.close(self._lock)
+
+    async def _live(self, agreed: str) -> int:
+        """One life after another, until one is the last; the exit code."""
+        following: Finish | Again = Again(await asyncio.to_thread(self._checkpoints.origin))
+        while isinstance(following, Again):
+            if self._finished is not None:
+                return self._finished.code
+            self._next = asyncio.get_running_loop().create_future()
+            self._life = Life(
+                self._config,
+                agreed=agreed,
+                lock=self._lock,
+                origin=following.origin,
+                on_engine=self._engine_event,
+                on_report=self._sandbox_report,
+                on_exit=self._sandbox_exit,
+            )
+            try:
+                self._life.start()
+                self._checkpoints.begin(self._life)
+                self._register()
+                self._attach_timer = asyncio.get_running_loop().call_later(
+                    self._config.attach_timeout, self._attach_late
+                )
+                following = await self._next
+            finally:
+                await self._end_life()
+        return following.code
+
+    async def _end_life(self) -> None:
+        self._cancel_timer()
+        if not self._next.done():
+            self._next.set_result(Finish(1))
+        self._checkpoints.end()
+        restoring, self._restoring = self._restoring, None
+        await ending(restoring)
+        if self._life is not None:
+            await self._life.end()
+        self._life = None
+        self._attached, self._stuck, self._address = False, None, None
 
     # Starting
 
@@ -155,24 +212,6 @@ class Node:
             else:
                 return
 
-    def _start_engine(self) -> None:
-        core = native.core()
-        log_dir = self._state / "log"
-        log_dir.mkdir(mode=0o700, exist_ok=True)
-        agreed = self._compare_files(fresh=not any(log_dir.glob("log-*.seg")))
-        self._shared.create(native.interposer_path())
-        text = configuration.engine_config(
-            self._config, agreed=agreed, log_dir=log_dir, segment=self._shared.segment
-        )
-        try:
-            self._engine = core.Engine(text)
-            assert self._engine is not None
-            self._shared.open_to_program()
-            asyncio.get_running_loop().add_reader(self._engine.event_fd(), self._engine_events)
-            self._engine.start()
-        except core.EngineError as error:
-            raise CraneError(str(error)) from error
-
     def _compare_files(self, *, fresh: bool) -> str:
         """Make the private copies and look at all initial files; what replicas compare."""
         config = self._config
@@ -186,26 +225,9 @@ class Node:
             self._events({"kind": "warning", "message": message})
         return manifest.text(found)
 
-    def _start_program(self) -> None:
-        config = self._config
-        self._sandbox = launch.start(
-            config,
-            self._shared,
-            layers=self._state / "files",
-            output=self._output,
-            hidden=sorted({config.state_dir, str(run_root()), *config.hide}),
-            lock=self._lock,
-            errors=sys.stderr.buffer,
-            on_report=self._sandbox_report,
-            on_exit=self._sandbox_exit,
-        )
-        self._register()
-        self._attach_timer = asyncio.get_running_loop().call_later(
-            config.attach_timeout, self._attach_late
-        )
-
     def _register(self) -> None:
-        sandbox = self._sandbox
+        life = self._life
+        sandbox = life.sandbox if life is not None else None
         self._run_dir.write(
             self._who,
             NodeEntry(
@@ -213,38 +235,60 @@ class Node:
                 id=self._config.id,
                 peers=sorted(int(number) for number in self._config.peers),
                 argv=self._config.argv,
-                log=str(self._output),
+                log=str(self._state / "server.log"),
                 sandbox=procfs.ProcessIdentity.of(sandbox.pid) if sandbox else None,
-                server=self._server,
+                server=life.server if life is not None else None,
                 address=self._address,
             ),
         )
 
     # What happens
 
-    def _engine_events(self) -> None:
-        assert self._engine is not None
-        while (text := self._engine.next_event()) is not None:
-            event = msgspec.json.decode(text, type=dict[str, Any])
-            match event.get("kind"):
-                case "attached":
-                    self._attached = True
-                    self._cancel_timer()
-                case "listening" if self._address is None:
-                    self._address = str(event.get("address"))
-                    self._register()
-                case "stuck":
-                    self._explaining = asyncio.create_task(self._explain(event))
-                    continue
-                case "moving":
-                    self._stuck = None
-                case "differs":
-                    self._replica_differs(event)
-                    continue
-                case "fatal":
-                    self._fail(str(event.get("message", "the engine failed")))
-                    continue
-            self._events(event)
+    def _engine_event(self, event: dict[str, Any]) -> None:
+        match event.get("kind"):
+            case "attached":
+                self._attached = True
+                self._cancel_timer()
+            case "restored":
+                return  # the processes come later, see the sandbox's report
+            case "listening" if self._address is None:
+                self._address = str(event.get("address"))
+                self._register()
+            case "stuck":
+                self._explaining = asyncio.create_task(self._explain(event))
+                return
+            case "moving":
+                self._stuck = None
+            case "differs":
+                self._replica_differs(event)
+                return
+            case "parked" | "unparked" | "mail":
+                self._checkpoints.event(event)
+                return
+            case "needs_checkpoint":
+                if self._restoring is None:
+                    self._restoring = asyncio.create_task(self._rejoin(event["index"]))
+                return
+            case "fatal":
+                self._fail(str(event.get("message", "the engine failed")))
+                return
+        self._events(event)
+
+    async def _rejoin(self, index: int) -> None:
+        """The others' logs do not reach back to this replica's end: begin from a checkpoint."""
+        message = (
+            f"the log that this replica misses was cut; it needs a checkpoint of entry {index}"
+        )
+        if self._checkpoints.impossible is not None:
+            self._fail(f"{message} or later, and {self._checkpoints.impossible}")
+            return
+        self._events({"kind": "message", "message": message})
+        self._again(await self._checkpoints.fetch_at_least(index))
+
+    def _again(self, origin: Checkpoint | None) -> None:
+        """Begin another life."""
+        if not self._next.done():
+            self._next.set_result(Again(origin))
 
     def _replica_differs(self, event: dict[str, Any]) -> None:
         """Another replica has other files or settings."""
@@ -266,42 +310,59 @@ class Node:
 
     def _sandbox_report(self, report: dict[str, Any]) -> None:
         match report.get("event"):
-            case "init":
-                self._init = report["pid"]
-                if self._engine is not None:
-                    self._engine.program_started(self._init)
             case "server":
-                self._server = launch.program_process(self._init)
                 self._register()
-                self._events({"kind": "started", "server_pid": self._server and self._server.pid})
+                self._program_runs()
             case "warning":
                 self._events({"kind": "warning", "message": report["message"]})
             case "first_exit":
                 self._events({"kind": "background"})
             case "failed":
-                self._fail(report["message"])
+                self._not_started(report["message"])
             case "ended":
                 self._program_ended(report["code"])
 
+    def _program_runs(self) -> None:
+        life = self._life
+        if life is None:
+            return
+        self._events({"kind": "started", "server_pid": life.server and life.server.pid})
+        if life.origin is not None:
+            self._attached = True
+            self._cancel_timer()
+            self._events({"kind": "restored", "index": life.origin.index})
+
+    def _not_started(self, message: str) -> None:
+        """The program was not started or restored; an earlier checkpoint may do."""
+        origin = self._life.origin if self._life is not None else None
+        if origin is None:
+            self._fail(message)
+            return
+        self._checkpoints.reject(origin, message)
+        self._again(self._checkpoints.origin())
+
     def _program_ended(self, code: int) -> None:
         how = describe_exit(code)
-        if self._engine is not None:
+        if self._life is not None and self._life.engine is not None:
             with suppress(Exception):
-                self._engine.server_exited(how)
+                self._life.engine.server_exited(how)
         self._events(
             {
                 "kind": "server_exited",
                 "status": how,
                 "code": code,
                 "attached": self._attached,
-                "output": last_line(self._output),
+                "output": last_line(self._state / "server.log"),
             }
         )
         self._finish(1)
 
     async def _explain(self, holder: dict[str, Any]) -> None:
         """The engine noticed that the program makes no progress although it has work."""
-        found = await asyncio.to_thread(hang.explain, self._init, holder, self._thread_rows())
+        life = self._life
+        if life is None:
+            return
+        found = await asyncio.to_thread(hang.explain, life.init, holder, life.threads())
         if found.gone:
             self._fail(f"the program cannot go on: {found.reason}")
             return
@@ -317,11 +378,6 @@ class Node:
             }
         )
 
-    def _thread_rows(self) -> list[dict[str, Any]]:
-        if self._engine is None:
-            return []
-        return msgspec.json.decode(self._engine.threads(), type=list[dict[str, Any]])
-
     def _sandbox_exit(self, code: int) -> None:
         self._fail(f"the replica's sandbox ended unexpectedly ({describe_exit(code)})")
 
@@ -330,69 +386,63 @@ class Node:
         self._fail(
             f"the interposer did not report in from `{program}` within"
             f" {self._config.attach_timeout:g} s, so nothing would be replicated; does the program"
-            f" clear LD_PRELOAD? its output is in {self._output}"
+            f" clear LD_PRELOAD? its output is in {self._state / 'server.log'}"
         )
 
     def _fail(self, message: str) -> None:
         """End because of an error; only the first is told."""
-        if not self._done.done():
+        if self._finished is None:
             self._events({"kind": "failed", "message": message})
             self._finish(1)
 
     def _finish(self, code: int) -> None:
-        if not self._done.done():
-            self._done.set_result(code)
+        if self._finished is None:
+            self._finished = Finish(code)
+        if not self._next.done():
+            self._next.set_result(self._finished)
 
     def _cancel_timer(self) -> None:
         if self._attach_timer is not None:
             self._attach_timer.cancel()
             self._attach_timer = None
 
-    async def _end(self) -> None:
-        """Leave nothing behind; the program goes first, then what it talked to."""
-        self._cancel_timer()
-        if not self._done.done():
-            self._done.set_result(1)
-        if self._sandbox is not None:
-            await self._sandbox.end(_SANDBOX_SECONDS)
-        if self._engine is not None:
-            asyncio.get_running_loop().remove_reader(self._engine.event_fd())
-            self._engine.stop()
-            self._engine = None
-        self._shared.remove()
-
     # Admin requests
 
     async def _status(self, _: dict[str, Any]) -> dict[str, Any]:
-        engine: dict[str, Any] = {}
-        if self._engine is not None:
-            engine = msgspec.json.decode(self._engine.status())
+        life = self._life
         return {
             "name": self._config.name,
             "id": self._config.id,
             "node_pid": os.getpid(),
-            "server_pid": self._server and self._server.pid,
+            "server_pid": life and life.server and life.server.pid,
             "attached": self._attached,
             "stuck": self._stuck,
-            "engine": engine,
+            "engine": life.status() if life is not None else {},
+            "checkpoints": self._checkpoints.status(),
         }
 
     async def _threads(self, _: dict[str, Any]) -> dict[str, Any]:
-        rows = self._thread_rows()
-        found = await asyncio.to_thread(hang.threads, self._init, rows)
+        life = self._life
+        if life is None:
+            return {"id": self._config.id, "threads": []}
+        found = await asyncio.to_thread(hang.threads, life.init, life.threads())
         return {"id": self._config.id, "threads": found}
 
     async def _signal(self, arguments: dict[str, Any]) -> dict[str, Any]:
         number = arguments.get("number")
-        if self._engine is None or not self._attached:
+        engine = self._life.engine if self._life is not None else None
+        if engine is None or not self._attached:
             raise CraneError("the program has not started")
         if not isinstance(number, int):
             raise CraneError("`number` is missing")
         try:
-            self._engine.signal(number)
+            engine.signal(number)
         except (native.core().EngineError, OverflowError) as error:
             raise CraneError(str(error)) from error
         return {"number": number}
+
+    async def _take_checkpoint(self, _: dict[str, Any]) -> dict[str, Any]:
+        return (await self._checkpoints.take()).summary()
 
     async def _stop(self, _: dict[str, Any]) -> dict[str, Any]:
         # After the answer has left.

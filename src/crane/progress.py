@@ -55,6 +55,8 @@ class Replica:
     """The error it reported before it ended."""
     ended: dict[str, Any] | None = None
     """The report of its program's end."""
+    quarter: int = 0
+    """How much of a checkpoint it has copied, as it was last told."""
     stopping: bool = False
     """It was told to end, so its end is no news."""
 
@@ -90,11 +92,13 @@ class Progress:
         """A node was told to end."""
         self.replicas[number].stopping = True
 
-    def event(self, number: int, event: dict[str, Any]) -> Iterator[Action]:
+    def event(  # noqa: PLR0912 - a line for each kind
+        self, number: int, event: dict[str, Any]
+    ) -> Iterator[Action]:
         """A node reported something."""
         replica = self.replicas[number]
         match event.get("kind"):
-            case "attached":
+            case "attached" | "restored":
                 replica.attached = True
                 if self.ready:
                     yield Back(number)
@@ -112,6 +116,8 @@ class Progress:
                 yield Say(f"replica {number}: `{self._program}` went on in the background")
             case "warning" | "message":
                 yield from self._warning(number, str(event.get("message")))
+            case "copying":
+                yield from self._copying(number, event)
             case "stuck":
                 yield Say(f"replica {number}: {event.get('message')}", warning=True)
             case "moving":
@@ -120,6 +126,18 @@ class Progress:
                 detail = event.get("message") or {k: v for k, v in event.items() if k != "kind"}
                 yield Say(f"replica {number} disagrees with the others: {detail}", warning=True)
         yield from self._check_ready()
+
+    def _copying(self, number: int, event: dict[str, Any]) -> Iterator[Action]:
+        """A checkpoint that the replica needs is copied: a bar at each quarter."""
+        replica = self.replicas[number]
+        done, whole = int(event["done"]), max(1, int(event["of"]))
+        quarter = done * 4 // whole
+        if event.get("needed") and quarter != replica.quarter:
+            replica.quarter = quarter
+            yield Say(
+                f"replica {number} copies a checkpoint of replica {event['from']}:"
+                f" [{'#' * (quarter * 5):20}] {done * 100 // whole}% of {whole / (1 << 20):.1f} MiB"
+            )
 
     def _warning(self, number: int, message: str) -> Iterator[Action]:
         """What every replica finds on this machine is told once."""

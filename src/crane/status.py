@@ -61,6 +61,7 @@ def row(number: int, node: dict[str, Any]) -> ReplicaStatus:
     attached = bool(node.get("attached"))
     agrees = engine.get("agrees")
     stuck: dict[str, Any] = node.get("stuck") or {}
+    copying: dict[str, Any] = (node.get("checkpoints") or {}).get("copying") or {}
     reason = None
     if engine.get("fatal"):
         reason = str(engine["fatal"])
@@ -69,6 +70,9 @@ def row(number: int, node: dict[str, Any]) -> ReplicaStatus:
     elif stuck:
         seconds = engine.get("stuck_seconds") or 0
         reason = f"no progress for {seconds:.0f} s: {stuck.get('reason')}"
+    if reason is None and copying.get("needed"):
+        percent = copying["done"] * 100 // max(1, copying["of"])
+        reason = f"copies a checkpoint of replica {copying['from']}: {percent}%"
     return ReplicaStatus(
         id=number,
         role=known,

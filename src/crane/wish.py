@@ -77,5 +77,6 @@ def wanted(
         share=shared,
         private=owned,
         accept_changes=accept_changes,
+        checkpoints=base.checkpoints,
         engine=base.engine,
     ), state

@@ -39,6 +39,8 @@ pub mod kind {
     pub const GATEWAY: u8 = 3;
     /// Hashes of output and schedule.
     pub const HASHES: u8 = 4;
+    /// What the owners of two replicas say to each other.
+    pub const MAIL: u8 = 5;
 }
 
 /// What a replica says first on a connection.

@@ -172,6 +172,10 @@ impl<'a, H: Host> DataPlane<'a, H> {
                     let signal = crane_channel::epoch::Event::Signal { number };
                     self.clients.stream().push(&signal);
                 }
+                Work::Mail(peer, bytes) => {
+                    // What finds no room is lost, as with a connection that breaks.
+                    self.core.peers.add(peer, kind::MAIL, &bytes);
+                }
                 Work::Park => self.begin_parking(),
                 Work::Unpark => self.end_parking(),
                 Work::Checkpointed(index) => self.node.checkpointed(index),
@@ -215,6 +219,11 @@ impl<'a, H: Host> DataPlane<'a, H> {
                 Arrival::Hashes(report) => {
                     let peers = &mut self.core.peers;
                     self.comparing.compare(peer, report, self.shared, peers);
+                }
+                Arrival::Mail(bytes) => {
+                    if self.shared.mail.put(peer, bytes) {
+                        self.shared.notices.add("mail", json!({ "from": peer }));
+                    }
                 }
                 Arrival::Connected { new_life } => self.peer_connected(peer, new_life),
                 Arrival::Lost => {
@@ -408,6 +417,7 @@ impl<'a, H: Host> DataPlane<'a, H> {
         figures.incarnation = self.clients.stream_ref().incarnation();
         let log = self.node.log();
         (figures.log_base, figures.log_bytes) = (log.base(), log.bytes());
+        figures.log_behind = log.bytes_behind();
         figures.checkpoint = log.checkpoint().map_or(0, |from| from.index);
     }
 

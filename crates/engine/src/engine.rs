@@ -169,6 +169,27 @@ impl Engine {
         Ok(())
     }
 
+    /// Sends bytes to the owner of replica `to`. They may be lost on the way.
+    ///
+    /// # Errors
+    /// When they are more than a mebibyte.
+    pub fn send_mail(&self, to: u8, bytes: Vec<u8>) -> Result<(), EngineError> {
+        if bytes.len() > crate::mail::LARGEST {
+            return Err(EngineError::new(format!(
+                "mail of {} bytes is too large; send less at once",
+                bytes.len()
+            )));
+        }
+        self.shared.inbox.add(Work::Mail(to, bytes));
+        Ok(())
+    }
+
+    /// The oldest mail that was not fetched yet, and from which replica it is; the
+    /// event `mail` says that there is some.
+    pub fn next_mail(&self) -> Option<(u8, Vec<u8>)> {
+        self.shared.mail.next()
+    }
+
     /// Has the program stand still at the end of an epoch, while the log goes on.
     /// The event `parked` says that it does, with the node's share of a checkpoint,
     /// or `unparked` why it cannot. A leader that is not alone does not.

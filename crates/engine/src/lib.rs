@@ -24,6 +24,7 @@ mod history;
 mod host;
 mod lead;
 mod link;
+mod mail;
 mod manifest;
 mod message;
 mod notice;

@@ -62,6 +62,8 @@ pub enum Arrival {
     Gateway(ToGateway),
     /// Hashes of epochs.
     Hashes(Report),
+    /// From the other replica's owner to this one's.
+    Mail(Vec<u8>),
 }
 
 struct Peer {
@@ -464,6 +466,9 @@ impl Peers {
                     let report = Report::decode(bytes)
                         .ok_or_else(|| malformed(peer, "hashes that cannot be read"))?;
                     (peer, Arrival::Hashes(report))
+                }
+                (Phase::Ready(peer), Frame::Other(wire::kind::MAIL, bytes)) => {
+                    (peer, Arrival::Mail(bytes.to_vec()))
                 }
                 (Phase::Greeting, Frame::Hello(hello)) => {
                     let peer = self.welcome(&hello, dialled, link.stream().tls())?;

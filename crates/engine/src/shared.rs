@@ -7,6 +7,7 @@
 
 use crate::clock::Alarm;
 use crate::history::History;
+use crate::mail::Mail;
 use crate::notice::Notices;
 use crate::program::Program;
 use crane_channel::ring::Consumer;
@@ -72,6 +73,8 @@ pub enum Work {
     DatagramClose(u32),
     /// The user sends a signal to the server.
     Signal(u32),
+    /// From this replica's owner to that of another one.
+    Mail(u8, Vec<u8>),
     /// The program is to stand still at the end of what it was given.
     Park,
     /// It may go on.
@@ -170,6 +173,8 @@ pub struct Figures {
     pub log_base: u64,
     /// Bytes of the log on the disk, about.
     pub log_bytes: u64,
+    /// Bytes of the log behind the newest checkpoint, about.
+    pub log_behind: u64,
     /// The newest checkpoint's entry, 0 for none.
     pub checkpoint: u64,
 }
@@ -197,6 +202,8 @@ pub struct Shared {
     pub alarm: Alarm,
     /// What the owner is told.
     pub notices: Notices,
+    /// What the owners of other replicas sent.
+    pub mail: Mail,
     /// Hashes of recent epochs.
     pub history: Mutex<History>,
     /// Comparison with other replicas.
@@ -248,6 +255,7 @@ impl Shared {
             interest,
             alarm,
             notices,
+            mail: Mail::default(),
             history: Mutex::default(),
             agreement: Mutex::default(),
             program: Mutex::default(),

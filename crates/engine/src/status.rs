@@ -84,6 +84,7 @@ pub fn status(config: &Config, shared: &Shared) -> Value {
         "incarnation": figures.incarnation,
         "log_base": figures.log_base,
         "log_bytes": figures.log_bytes,
+        "log_behind": figures.log_behind,
         "checkpoint": (figures.checkpoint != 0).then_some(figures.checkpoint),
         "parked": shared.parked.load(Relaxed),
         "threads": header.threads.load(Relaxed),

@@ -7,6 +7,7 @@
 use pyo3::create_exception;
 use pyo3::exceptions::{PyException, PyValueError};
 use pyo3::prelude::*;
+use pyo3::types::PyBytes;
 use std::os::fd::{AsRawFd, RawFd};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -73,6 +74,17 @@ impl Engine {
     /// the log.
     fn signal(&self, number: u32) -> PyResult<()> {
         self.inner.signal(number).map_err(raise)
+    }
+
+    /// Send bytes to the owner of another replica's engine.
+    fn send_mail(&self, to: u8, data: &[u8]) -> PyResult<()> {
+        self.inner.send_mail(to, data.to_vec()).map_err(raise)
+    }
+
+    /// The oldest mail of other replicas' owners, with the sender.
+    fn next_mail(&self, py: Python<'_>) -> Option<(u8, Py<PyBytes>)> {
+        let (from, bytes) = self.inner.next_mail()?;
+        Some((from, PyBytes::new(py, &bytes).unbind()))
     }
 
     /// Have the program stand still at the end of an epoch.

@@ -2,14 +2,45 @@
 
 from __future__ import annotations
 
+import time
+from pathlib import Path
+from typing import Any
+
 import click
+import msgspec
 
-from crane import terminal
+from crane import registry, terminal
+from crane.cli.options import name_option
+from crane.errors import CraneError
+
+_HEADS = ("REPLICA", "ENTRY", "SIZE", "AGE", "TAKEN BY", "STOOD STILL", "PATH")
+_state_option = click.option(
+    "--state",
+    type=click.Path(path_type=Path),
+    help="The state directory of a cluster that is stopped, or of one replica.",
+)
 
 
-@click.group("checkpoint")
-def checkpoint_command() -> None:
-    """Checkpoints of a replicated program: its memory, processes and files."""
+@click.group("checkpoint", invoke_without_command=True)
+@name_option
+@click.option("--replica", type=int, help="The replica that takes it [a follower].")
+@click.pass_context
+def checkpoint_command(context: click.Context, name: str | None, replica: int | None) -> None:
+    """Take a checkpoint of a replicated program now, or look after those there are.
+
+    A follower takes it while the others serve: memory, processes, descriptors and
+    files, at the end of an epoch.
+    """
+    if context.invoked_subcommand is not None:
+        return
+    from crane.checkpoint import command
+
+    made = command.take(registry.choose(name), replica)
+    terminal.say(
+        f"replica {made['taken_by']} took a checkpoint at entry {made['index']}:"
+        f" {size(made['bytes'])}, its program stood still for"
+        f" {made['standing_seconds'] * 1000:.0f} ms"
+    )
 
 
 @checkpoint_command.command("setup")
@@ -23,3 +54,75 @@ def setup_command() -> int:
     found = setup.setup(terminal.say)
     terminal.out(f"checkpoints can be taken: {found.path}, version {found.version}")
     return 0
+
+
+@checkpoint_command.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Write JSON.")
+@name_option
+@_state_option
+def list_command(as_json: bool, name: str | None, state: Path | None) -> None:
+    """List the checkpoints of each replica, the newest first."""
+    from crane.checkpoint import command
+
+    rows: list[tuple[str, ...]] = []
+    found: list[dict[str, Any]] = []
+    for replica, store in command.stores(name, state).items():
+        for one in store.all():
+            found.append({"replica": replica, **one.summary()})
+            facts = one.manifest
+            rows.append(
+                (
+                    str(replica),
+                    str(one.index),
+                    size(facts.bytes),
+                    age(time.time() - facts.taken_at),
+                    str(facts.taken_by),
+                    f"{facts.standing * 1000:.0f} ms",
+                    str(one.path),
+                )
+            )
+    if as_json:
+        terminal.out(msgspec.json.encode({"checkpoints": found}).decode())
+    elif rows:
+        terminal.table(_HEADS, rows)
+    else:
+        terminal.out("there are no checkpoints")
+
+
+@checkpoint_command.command("verify")
+@name_option
+@_state_option
+def verify_command(name: str | None, state: Path | None) -> int:
+    """Read every checkpoint and compare it with its manifest; exit code 1 if one is damaged."""
+    from crane.checkpoint import command
+
+    bad = count = 0
+    for replica, store in command.stores(name, state).items():
+        for one in store.all():
+            count += 1
+            try:
+                one.verify()
+                terminal.out(f"replica {replica}, entry {one.index}: as it was made")
+            except CraneError as error:
+                bad += 1
+                terminal.out(f"replica {replica}, entry {one.index}: {error}")
+    if not count:
+        raise CraneError("there are no checkpoints")
+    return 1 if bad else 0
+
+
+def size(count: int) -> str:
+    """Bytes for people."""
+    value, units = float(count), ["B", "KiB", "MiB", "GiB", "TiB"]
+    while value >= 1024 and len(units) > 1:
+        value /= 1024
+        units.pop(0)
+    return f"{value:.0f} {units[0]}" if units[0] == "B" else f"{value:.1f} {units[0]}"
+
+
+def age(seconds: float) -> str:
+    """A duration for people."""
+    for length, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{max(0.0, seconds):.0f} s"

@@ -163,6 +163,21 @@ impl<D: Disk> LogStore<D> {
         let whole = u64::from(self.number - self.meta.base.segment);
         whole * self.segment_bytes + self.size
     }
+
+    /// Bytes of the log behind the newest checkpoint, about; all without one.
+    #[must_use]
+    pub fn bytes_behind(&self) -> u64 {
+        let at = self
+            .checkpoint
+            .and_then(|from| self.index.position(from.index));
+        at.map_or_else(
+            || self.bytes(),
+            |at| {
+                let segments = u64::from(self.end.segment().saturating_sub(at.segment()));
+                (segments * self.segment_bytes + self.end.offset()).saturating_sub(at.offset())
+            },
+        )
+    }
 }
 
 /// Removes what an interrupted cut left.
