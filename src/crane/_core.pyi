@@ -56,6 +56,13 @@ class Engine:
             EngineError: when there is no such signal, or this replica takes no inputs yet.
         """
 
+    def restart(self) -> None:
+        """Let the program, which ended by its own fault, begin anew on every replica.
+
+        The leader puts it into the log once a majority of the programs have ended; the
+        event ``restart`` follows.
+        """
+
     def send_mail(self, to: int, data: bytes) -> None:
         """Send bytes to the owner of replica ``to``'s engine. They may be lost on the way.
 

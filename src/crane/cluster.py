@@ -48,6 +48,7 @@ class ClusterState(msgspec.Struct, frozen=True, kw_only=True):
     peers: dict[str, str]
     listen: list[str]
     durability: config.Durability
+    vote: bool = False
     share: list[str] = []
     private: list[str] = []
     accept_changes: bool = False
@@ -73,6 +74,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     replicas: int | None
     listen: list[str]
     durability: config.Durability | None
+    vote: bool | None = None
     share: list[str] = []
     private: list[str] = []
     accept_changes: bool = False
@@ -122,6 +124,7 @@ def reconcile(found: ClusterState | None, wanted: Wanted, place: str) -> Cluster
             peers={},
             listen=listen_addresses(wanted.listen, count),
             durability=wanted.durability or "disk",
+            vote=bool(wanted.vote),
             share=wanted.share,
             private=wanted.private,
             checkpoints=wanted.checkpoints or Policy(),
@@ -150,6 +153,7 @@ def reconcile(found: ClusterState | None, wanted: Wanted, place: str) -> Cluster
         found,
         listen=listen_addresses(wanted.listen, count) if wanted.listen else found.listen,
         durability=wanted.durability or found.durability,
+        vote=found.vote if wanted.vote is None else wanted.vote,
         accept_changes=wanted.accept_changes,
         checkpoints=wanted.checkpoints or found.checkpoints,
         engine={**found.engine, **wanted.engine},
@@ -252,6 +256,7 @@ class StateDir:
             state_dir=str(self.replica_dir(number)),
             listen=state.listen[state.replicas.index(number)],
             durability=state.durability,
+            vote=state.vote,
             limits=state.limits,
             hide=[str(self.replicas_dir)],
             share=state.share,

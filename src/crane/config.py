@@ -73,6 +73,8 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """Logical clocks of one time bubble (agreed)."""
     preempt: bool = True
     """Whether a thread that provably spins on memory passes the turn on (agreed)."""
+    vote: bool = False
+    """Whether output leaves only when a majority has come to the same (agreed)."""
     limits: dict[str, tuple[int, int]] = {}
     """Resource limits, soft and hard, -1 for none (agreed)."""
     uid: Annotated[int, msgspec.Meta(ge=0)] | None = None
@@ -107,6 +109,8 @@ class ClusterFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     listen: list[str] = []
     """Client addresses, one for each replica."""
     durability: Durability | None = None
+    vote: bool | None = None
+    """Whether output leaves only when a majority of the replicas has come to the same."""
     cwd: str | None = None
     """Where the program is started; a relative path starts at the file's own directory."""
     share: list[str] = []
@@ -260,6 +264,7 @@ def engine_config(
             "quantum": config.quantum,
             "budget": config.budget,
             "preempt": config.preempt,
+            "vote": config.vote,
             "checkpoint": start,
             **config.engine,
         }

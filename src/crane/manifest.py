@@ -37,6 +37,9 @@ _MAX_CWD_FILES = 200
 _MAX_CWD_BYTES = 32 << 20
 _SHOWN = 10
 
+# Settings that are the same on all replicas at a time, and may be others at another.
+_FREE = ("vote",)
+
 Lines = dict[str, str]
 
 
@@ -75,7 +78,8 @@ def check_history(lines: Lines, state_dir: Path, *, fresh: bool, accept: bool) -
         known = file.read_text()
     except FileNotFoundError:
         known = current
-    found = [] if fresh else differences(known, current)
+    free = {f"setting {name}" for name in _FREE}
+    found = [] if fresh else [one for one in differences(known, current) if one not in free]
     if found and not accept:
         raise CraneError(
             f"changed since the log was begun: {shown(found)}; the log would not be executed as it"
@@ -138,6 +142,7 @@ def _settings(config: NodeConfig) -> Iterator[tuple[str, str]]:
         "budget",
         "share",
         "private",
+        *_FREE,
     ):
         yield f"setting {name}", _json(getattr(config, name))
     for name, value in config.env.items():

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from crane import environment, hang, manifest, native, ownership, procfs
+from crane import divergence, environment, hang, manifest, native, ownership, procfs
 from crane.admin import AdminServer
 from crane.checkpoint.manager import Manager, ending
 from crane.checkpoint.store import Store
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 Events = Callable[[dict[str, Any]], None]
 
 _LOCK_SECONDS = 5.0
+_HEALED_AT_MOST = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +76,8 @@ class Node:
         self._attach_timer: asyncio.TimerHandle | None = None
         self._stuck: hang.Explanation | None = None
         self._explaining: asyncio.Task[None] | None = None
+        self._keeping: asyncio.Task[None] | None = None
+        self._diverged = 0
         self._next: asyncio.Future[Finish | Again]
         self._finished: Finish | None = None
 
@@ -246,33 +249,35 @@ class Node:
 
     def _engine_event(self, event: dict[str, Any]) -> None:
         match event.get("kind"):
-            case "attached":
-                self._attached = True
-                self._cancel_timer()
-            case "restored":
-                return  # the processes come later, see the sandbox's report
-            case "listening" if self._address is None:
-                self._address = str(event.get("address"))
-                self._register()
+            case "restored" | "disagreement":
+                pass  # the sandbox reports; what is found of it comes a moment later
             case "stuck":
                 self._explaining = asyncio.create_task(self._explain(event))
-                return
-            case "moving":
-                self._stuck = None
             case "differs":
                 self._replica_differs(event)
-                return
+            case "diverged" | "other_diverged" | "undecided":
+                self._results_differ(event)
             case "parked" | "unparked" | "mail":
                 self._checkpoints.event(event)
-                return
             case "needs_checkpoint":
                 if self._restoring is None:
                     self._restoring = asyncio.create_task(self._rejoin(event["index"]))
-                return
             case "fatal":
                 self._fail(str(event.get("message", "the engine failed")))
-                return
-        self._events(event)
+            case kind:
+                self._note(str(kind), event)
+                self._events(event)
+
+    def _note(self, kind: str, event: dict[str, Any]) -> None:
+        match kind:
+            case "attached":
+                self._attached = True
+                self._cancel_timer()
+            case "listening" if self._address is None:
+                self._address = str(event.get("address"))
+                self._register()
+            case "moving":
+                self._stuck = None
 
     async def _rejoin(self, index: int) -> None:
         """The others' logs do not reach back to this replica's end: begin from a checkpoint."""
@@ -289,6 +294,44 @@ class Node:
         """Begin another life."""
         if not self._next.done():
             self._next.set_result(Again(origin))
+
+    def _results_differ(self, event: dict[str, Any]) -> None:
+        """The program of this replica, or of another, came to other results."""
+        own, verdict = self._config.id, event["verdict"]
+        place = divergence.place(event, self._state) if verdict != "other_diverged" else None
+        told = {
+            "kind": "diverged",
+            "verdict": verdict,
+            "replicas": divergence.diverged(event, own),
+            "epoch": event["epoch"],
+            "message": divergence.line(event, own) + divergence.advice(event, self._state, place),
+        }
+        self._events(told)
+        if place is not None:
+            self._keeping = asyncio.create_task(self._keep_evidence(event))
+
+    async def _keep_evidence(self, event: dict[str, Any]) -> None:
+        status = await self._status({})
+        try:
+            await asyncio.to_thread(divergence.keep, event, self._state, status)
+        except OSError as error:
+            self._events({"kind": "warning", "message": f"no evidence was kept: {error}"})
+        if event["verdict"] == "diverged":
+            await self._heal(event["epoch"])
+
+    async def _heal(self, epoch: int) -> None:
+        """This replica's program came to other results: begin anew before they did."""
+        self._diverged += 1
+        if self._diverged > _HEALED_AT_MOST:
+            self._fail(
+                f"its program came to other results than the majority's {self._diverged} times;"
+                " this machine or its files are not as the others'"
+            )
+            return
+        for one in self._checkpoints.store.all():
+            if one.index >= epoch:
+                self._checkpoints.reject(one, "it was taken after the program had diverged")
+        self._again(await asyncio.to_thread(self._checkpoints.origin))
 
     def _replica_differs(self, event: dict[str, Any]) -> None:
         """Another replica has other files or settings."""

@@ -122,9 +122,8 @@ class Progress:
                 yield Say(f"replica {number}: {event.get('message')}", warning=True)
             case "moving":
                 yield Say(f"replica {number}: the program goes on")
-            case "disagreement":
-                detail = event.get("message") or {k: v for k, v in event.items() if k != "kind"}
-                yield Say(f"replica {number} disagrees with the others: {detail}", warning=True)
+            case "diverged":
+                yield from self._diverged(event)
         yield from self._check_ready()
 
     def _copying(self, number: int, event: dict[str, Any]) -> Iterator[Action]:
@@ -144,6 +143,13 @@ class Progress:
         if message not in self._warned:
             self._warned.add(message)
             yield Say(f"replica {number}: {message}", warning=True)
+
+    def _diverged(self, event: dict[str, Any]) -> Iterator[Action]:
+        """A replica's program came to other results: told once, whoever says it first."""
+        which = f"{event.get('replicas')} {event.get('epoch')}"
+        if which not in self._warned:
+            self._warned.add(which)
+            yield Say(str(event.get("message")), warning=True)
 
     def _listening(self, number: int, address: str) -> Iterator[Action]:
         replica = self.replicas[number]

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from crane import divergence
 from crane.admin import UnreachableError, request
 from crane.registry import ClusterRunDir, NodeEntry
 
@@ -65,8 +66,9 @@ def row(number: int, node: dict[str, Any]) -> ReplicaStatus:
     reason = None
     if engine.get("fatal"):
         reason = str(engine["fatal"])
-    elif agrees is False:
-        reason = "its results differ from the others'"
+    elif agrees is False or engine.get("suspended"):
+        found = engine.get("divergence")
+        reason = divergence.line(found, number) if found else "its results differ from the others'"
     elif stuck:
         seconds = engine.get("stuck_seconds") or 0
         reason = f"no progress for {seconds:.0f} s: {stuck.get('reason')}"

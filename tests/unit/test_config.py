@@ -86,6 +86,7 @@ def test_engine_settings_are_handed_on(tmp_path: Path) -> None:
         "durability": "disk",
         "quantum": 100,
         "preempt": True,
+        "vote": False,
         "checkpoint": None,
         "budget": 100_000,
         "election_ms": 150,

@@ -122,10 +122,11 @@ def test_a_slow_start_says_what_is_missing() -> None:
     assert "does not listen" in progress.late(20).text
 
 
-def test_warnings_and_disagreements_are_told() -> None:
+def test_warnings_and_divergence_are_told() -> None:
     progress = serving()
-    (line,) = tell(progress, 3, kind="disagreement", epoch=7)
-    assert line == Say("replica 3 disagrees with the others: {'epoch': 7}", warning=True)
+    told = {"kind": "diverged", "replicas": [3], "epoch": 7, "message": "replica 3 diverged"}
+    assert tell(progress, 3, **told) == [Say("replica 3 diverged", warning=True)]
+    assert tell(progress, 1, **told) == []
     assert tell(progress, 3, kind="warning", message="disk is full") == [
         Say("replica 3: disk is full", warning=True)
     ]

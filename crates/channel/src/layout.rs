@@ -1,5 +1,6 @@
 //! Layout of the segment: the header and where the other parts begin.
 
+use crate::recent::SentRecord;
 use core::sync::atomic::{AtomicU32, AtomicU64};
 
 /// Where every process of the server maps the segment.
@@ -16,7 +17,7 @@ pub const SEGMENT_PATH: &str = "/.crane/seg";
 pub const MAGIC: u64 = u64::from_le_bytes(*b"CRANESEG");
 
 /// Version of the layout; both sides must have been built with the same.
-pub const VERSION: u32 = 5;
+pub const VERSION: u32 = 6;
 
 /// Bytes of the log ring, a power of two.
 pub const LOG_RING_LEN: usize = 32 << 20;
@@ -35,8 +36,16 @@ pub const CARDS_OFFSET: usize = HEADER_LEN;
 pub const LOG_RING_OFFSET: usize = CARDS_OFFSET + THREAD_CARDS * size_of::<ThreadCard>();
 /// Offset of the output ring.
 pub const OUTPUT_RING_OFFSET: usize = LOG_RING_OFFSET + LOG_RING_LEN;
+/// Operations that are remembered, see [`crate::recent`].
+pub const OPERATIONS: usize = 1 << 17;
+/// Outputs that are remembered.
+pub const OUTPUTS: usize = 1 << 13;
+/// Offset of the remembered operations, a word each.
+pub const OPERATIONS_OFFSET: usize = OUTPUT_RING_OFFSET + OUTPUT_RING_LEN;
+/// Offset of the remembered outputs.
+pub const OUTPUTS_OFFSET: usize = OPERATIONS_OFFSET + OPERATIONS * size_of::<u64>();
 /// Offset of the world.
-pub const WORLD_OFFSET: usize = OUTPUT_RING_OFFSET + OUTPUT_RING_LEN;
+pub const WORLD_OFFSET: usize = OUTPUTS_OFFSET + OUTPUTS * size_of::<SentRecord>();
 /// Length of the whole segment.
 pub const SEGMENT_LEN: usize = WORLD_OFFSET + WORLD_LEN;
 
@@ -147,6 +156,10 @@ pub const WATCH_RECORDS: u32 = 1;
 /// the schedule's hash.
 pub const WATCH_OBJECTS: u32 = 2;
 
+/// Bit of [`Header::watch`]: output is held back until other replicas have come to
+/// the same, so the node hears of every epoch with output, and at its end.
+pub const WATCH_VOTES: u32 = 4;
+
 /// No deadline: the value of [`Header::deadline`] when nothing is due.
 pub const NO_DEADLINE: u64 = u64::MAX;
 
@@ -166,7 +179,7 @@ pub struct Header {
     pub replica: AtomicU32,
     /// Operations a thread may do before the turn rotates.
     pub quantum: AtomicU32,
-    /// [`WATCH_RECORDS`], [`WATCH_OBJECTS`] or both.
+    /// [`WATCH_RECORDS`], [`WATCH_OBJECTS`], [`WATCH_VOTES`].
     pub watch: AtomicU32,
 
     /// Ring from the node to the server: committed epochs.
@@ -213,6 +226,8 @@ pub struct Header {
     /// The logical clock at this moment; [`Header::clock`] is that of the last
     /// boundary.
     pub ticks: AtomicU64,
+    /// Outputs so far, as [`crate::recent`] has them.
+    pub sent: AtomicU64,
     /// Offset in the segment of the scheduler's state.
     pub scheduler: AtomicU64,
     /// Where the holder was when it was last asked by [`LOOK_SIGNAL`].
@@ -232,5 +247,5 @@ pub struct Header {
 }
 
 const _: () = assert!(core::mem::size_of::<Header>() <= HEADER_LEN);
-const _: () = assert!(LOG_RING_OFFSET.is_multiple_of(4096));
+const _: () = assert!(LOG_RING_OFFSET.is_multiple_of(4096) && WORLD_OFFSET.is_multiple_of(4096));
 const _: () = assert!(LOG_RING_LEN.is_power_of_two() && OUTPUT_RING_LEN.is_power_of_two());

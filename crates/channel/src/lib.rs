@@ -7,6 +7,7 @@
 //!   server's published state,
 //! * the **log ring** (node to server): committed epochs, see [`epoch`],
 //! * the **output ring** (server to node): what the server did, see [`output`],
+//! * the last operations and outputs of the server, see [`recent`],
 //! * the **world**: the interposer's own state (scheduler, virtual kernel),
 //!   opaque to the node.
 //!
@@ -22,6 +23,7 @@ pub mod epoch;
 pub mod futex;
 pub mod layout;
 pub mod output;
+pub mod recent;
 pub mod ring;
 #[cfg(feature = "std")]
 pub mod saved;

@@ -214,6 +214,7 @@ mod tests {
         trace: false,
         objects: false,
         preempt: true,
+        vote: false,
     };
 
     fn directory(name: &str) -> PathBuf {

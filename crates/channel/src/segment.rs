@@ -2,9 +2,11 @@
 
 use crate::layout::{
     CARDS_OFFSET, HEADER_LEN, Header, LOG_RING_LEN, LOG_RING_OFFSET, MAGIC, NO_DEADLINE,
-    OUTPUT_RING_LEN, OUTPUT_RING_OFFSET, SEGMENT_LEN, THREAD_CARDS, ThreadCard, VERSION,
-    WATCH_OBJECTS, WATCH_RECORDS, WORLD_OFFSET,
+    OPERATIONS, OPERATIONS_OFFSET, OUTPUT_RING_LEN, OUTPUT_RING_OFFSET, OUTPUTS, OUTPUTS_OFFSET,
+    SEGMENT_LEN, THREAD_CARDS, ThreadCard, VERSION, WATCH_OBJECTS, WATCH_RECORDS, WATCH_VOTES,
+    WORLD_OFFSET,
 };
+use crate::recent::Recent;
 use crate::ring::{Consumer, Producer};
 use rustix::fs::{Mode, OFlags};
 use rustix::mm::{MapFlags, ProtFlags};
@@ -28,6 +30,8 @@ pub struct Settings {
     pub objects: bool,
     /// A thread that spins on memory passes the turn on.
     pub preempt: bool,
+    /// Output is held back until other replicas have come to the same.
+    pub vote: bool,
 }
 
 /// A mapped segment. Unmapped on drop; the file stays.
@@ -96,7 +100,9 @@ impl Segment {
     pub(crate) fn set(&self, settings: Settings) {
         let header = self.header();
         let bit = |wanted: bool, bit| if wanted { bit } else { 0 };
-        let watch = bit(settings.trace, WATCH_RECORDS) | bit(settings.objects, WATCH_OBJECTS);
+        let watch = bit(settings.trace, WATCH_RECORDS)
+            | bit(settings.objects, WATCH_OBJECTS)
+            | bit(settings.vote, WATCH_VOTES);
         header
             .replica
             .store(settings.replica.into(), Ordering::Relaxed);
@@ -125,6 +131,25 @@ impl Segment {
         // SAFETY: the cards lie in the mapping, aligned as the page they begin
         // at, and every bit pattern is a valid card (atomics).
         unsafe { std::slice::from_raw_parts(self.base.add(CARDS_OFFSET).cast(), THREAD_CARDS) }
+    }
+
+    /// What the server did lately.
+    pub fn recent(&self) -> Recent<'_> {
+        let header = self.header();
+        // SAFETY: both lie in the mapping, aligned as the pages they begin at, and
+        // every bit pattern is valid (atomics).
+        let (operations, outputs) = unsafe {
+            (
+                std::slice::from_raw_parts(self.base.add(OPERATIONS_OFFSET).cast(), OPERATIONS),
+                std::slice::from_raw_parts(self.base.add(OUTPUTS_OFFSET).cast(), OUTPUTS),
+            )
+        };
+        Recent {
+            operations,
+            outputs,
+            ticks: &header.ticks,
+            sent: &header.sent,
+        }
     }
 
     /// Copies bytes of the segment from `offset` on, also of what is not mapped.
@@ -191,6 +216,7 @@ mod tests {
             trace: false,
             objects: false,
             preempt: true,
+            vote: false,
         };
         let segment = Segment::create(&path, settings).unwrap();
         let again = Segment::create(&path, settings).unwrap();

@@ -80,6 +80,10 @@ pub struct Config {
     /// A thread that provably spins on memory passes the turn on.
     #[serde(default = "preempt")]
     pub preempt: bool,
+    /// Release output to clients only when a majority of the replicas has come to
+    /// the same.
+    #[serde(default)]
+    pub vote: bool,
     /// Record every operation of the server.
     #[serde(default)]
     pub trace: bool,

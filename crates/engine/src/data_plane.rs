@@ -9,6 +9,7 @@
 
 mod agree;
 mod catch_up;
+mod judged;
 mod park;
 
 use crate::agreement::Comparing;
@@ -106,7 +107,7 @@ impl<'a, H: Host> DataPlane<'a, H> {
             clients: Clients::new(config.id, 0, shared.table.clone()),
             leading: Leading::default(),
             gateways: Gateways::new(config.id),
-            comparing: Comparing::new(now),
+            comparing: Comparing::new(now, config.vote),
             catch_up: CatchUp::default(),
             pace: Pace::new(now),
             watch: Watch::new(now),
@@ -148,7 +149,8 @@ impl<'a, H: Host> DataPlane<'a, H> {
     pub(crate) fn turn(&mut self) -> Result<(), String> {
         self.do_work()?;
         self.take_arrivals()?;
-        self.tick();
+        self.tick()?;
+        self.vote();
         self.watch_program();
         self.take_returns();
         self.agree()?;
@@ -216,9 +218,10 @@ impl<'a, H: Host> DataPlane<'a, H> {
                     }
                 }
                 Arrival::Gateway(message) => self.hear_gateway(peer, message),
-                Arrival::Hashes(report) => {
+                Arrival::Compare(message) => {
                     let peers = &mut self.core.peers;
-                    self.comparing.compare(peer, report, self.shared, peers);
+                    let now = self.host.now();
+                    self.comparing.hear(peer, message, self.shared, peers, now);
                 }
                 Arrival::Mail(bytes) => {
                     if self.shared.mail.put(peer, bytes) {
@@ -239,7 +242,8 @@ impl<'a, H: Host> DataPlane<'a, H> {
     }
 
     fn peer_connected(&mut self, peer: u8, new_life: bool) {
-        self.comparing.connected(peer);
+        let peers = &mut self.core.peers;
+        self.comparing.connected(peer, new_life, self.shared, peers);
         if new_life {
             let view = self.leading.view().unwrap_or(&self.core.filter);
             self.gateways.replaced(peer, view.gateway(peer).incarnation);
@@ -348,7 +352,7 @@ impl<'a, H: Host> DataPlane<'a, H> {
         }
     }
 
-    fn tick(&mut self) {
+    fn tick(&mut self) -> Result<(), String> {
         let now = self.host.now();
         for _ in 0..self.pace.due(now) {
             self.node.tick();
@@ -359,15 +363,18 @@ impl<'a, H: Host> DataPlane<'a, H> {
             self.core.peers.release();
         }
         if now < self.chores_at {
-            return;
+            return Ok(());
         }
         self.chores_at = now + CHORES_EVERY;
         self.host.chores(&mut self.core.peers, &mut self.clients);
         self.gateways
             .check(&mut self.leading, &self.core.peers, now);
-        self.comparing.tick(self.shared, &mut self.core.peers, now);
+        let peers = &mut self.core.peers;
+        let consequence = self.comparing.tick(self.shared, peers, now);
+        self.draw(consequence)?;
         self.offer_again(now);
         self.watch_leading(now);
+        Ok(())
     }
 
     /// A leader whose own server cannot take part does not propose what the
@@ -380,7 +387,8 @@ impl<'a, H: Host> DataPlane<'a, H> {
         let since = *self.unready_since.get_or_insert(now);
         let replaying =
             stuck && now > since + Duration::from_secs(1) && self.core.publisher.is_full();
-        let gone = self.shared.server_gone.load(Ordering::SeqCst);
+        let gone = self.shared.server_gone.load(Ordering::SeqCst)
+            || self.shared.distrusted.load(Ordering::SeqCst);
         if replaying || (gone && self.node.is_leader()) {
             self.hand_over();
         }

@@ -54,6 +54,7 @@ impl Engine {
             trace: config.trace,
             objects: config.objects,
             preempt: config.preempt,
+            vote: config.vote,
         };
         let made = match &config.checkpoint {
             Some(from) => Segment::load(&config.segment, &from.segment, settings),

@@ -20,7 +20,7 @@ mod dump;
 mod engine;
 mod error;
 mod gateways;
-mod history;
+mod held;
 mod host;
 mod lead;
 mod link;

@@ -4,9 +4,9 @@
 //! says who speaks; strangers, other clusters, replaced state directories and
 //! replicas with other files or settings are refused with a warning.
 
+use crate::agreement::message::Compare;
 use crate::config::Config;
 use crate::error::EngineError;
-use crate::history::Report;
 use crate::link::{Link, Phase, ReadResult};
 use crate::manifest;
 use crate::message::ToGateway;
@@ -60,8 +60,8 @@ pub enum Arrival {
     Raft(Message),
     /// For or from a gateway.
     Gateway(ToGateway),
-    /// Hashes of epochs.
-    Hashes(Report),
+    /// For the comparison of results.
+    Compare(Compare),
     /// From the other replica's owner to this one's.
     Mail(Vec<u8>),
 }
@@ -463,9 +463,9 @@ impl Peers {
                     (peer, Arrival::Gateway(message))
                 }
                 (Phase::Ready(peer), Frame::Hashes(bytes)) => {
-                    let report = Report::decode(bytes)
+                    let message = Compare::decode(bytes)
                         .ok_or_else(|| malformed(peer, "hashes that cannot be read"))?;
-                    (peer, Arrival::Hashes(report))
+                    (peer, Arrival::Compare(message))
                 }
                 (Phase::Ready(peer), Frame::Other(wire::kind::MAIL, bytes)) => {
                     (peer, Arrival::Mail(bytes.to_vec()))

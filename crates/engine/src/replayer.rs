@@ -57,6 +57,7 @@ impl Replay {
             trace: self.trace,
             objects: self.objects,
             preempt: self.preempt,
+            vote: false,
         }
     }
 }

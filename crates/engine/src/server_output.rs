@@ -4,14 +4,15 @@
 //! client's socket without any other thread in between; only what needs epoll,
 //! consensus or the log goes to the data-plane thread.
 
+use crate::held::{Held, Said};
 use crate::shared::{Shared, Work, lock};
 use crane_channel::epoch::ConnId;
 use crane_channel::futex;
-use crane_channel::layout::{LOG_RING_LEN, NO_DEADLINE, State};
+use crane_channel::layout::{LOG_RING_LEN, NO_DEADLINE, State, WATCH_VOTES};
 use crane_channel::output::Output;
 use crane_channel::ring::Consumer;
 use crane_channel::segment::Segment;
-use crane_gateway::connection::Connection;
+use crane_gateway::connection::{Connection, Effects};
 use crane_gateway::{address, unix};
 use serde_json::json;
 use std::sync::Arc;
@@ -32,6 +33,9 @@ pub fn run(shared: &Shared) {
         parts: Vec::new(),
         told: None,
         returned: 0,
+        held: Held::default(),
+        votes: shared.segment.header().watch.load(Ordering::Relaxed) & WATCH_VOTES != 0,
+        output_hash: 0,
     };
     while !shared.stopping() {
         if let Err(why) = thread.drain() {
@@ -40,6 +44,7 @@ pub fn run(shared: &Shared) {
             shared.inbox.poke();
             return;
         }
+        thread.release_held();
         thread.report_state();
         thread.sleep();
     }
@@ -57,6 +62,11 @@ struct OutputThread<'a> {
     told: Option<Told>,
     /// Calls out of the schedule that had returned then.
     returned: u32,
+    /// Output for clients waits for other replicas to come to the same.
+    votes: bool,
+    held: Held,
+    /// Hash of all output up to the last epoch.
+    output_hash: u64,
 }
 
 impl<'a> OutputThread<'a> {
@@ -69,7 +79,7 @@ impl<'a> OutputThread<'a> {
                     break;
                 };
                 let output = Output::decode(kind, bytes).map_err(|bad| unreadable(bad.kind))?;
-                self.handle(output);
+                self.take(output);
                 records += 1;
             }
             self.write_parts();
@@ -79,6 +89,56 @@ impl<'a> OutputThread<'a> {
             }
             self.consumer.release();
         }
+    }
+
+    /// Handles a record of the ring, now or when other replicas have come to it.
+    fn take(&mut self, output: Output<'a>) {
+        if !self.votes && !self.shared.distrusted.load(Ordering::Relaxed) {
+            return self.handle(output);
+        }
+        match Said::of(&output) {
+            None => self.handle(output),
+            Some(said) => {
+                let gone = |conn| self.shared.table.get(conn).is_none();
+                let distrusted = self.shared.distrusted.load(Ordering::SeqCst);
+                if !distrusted && !said.conn().is_some_and(gone) {
+                    self.held.add(said);
+                }
+            }
+        }
+    }
+
+    /// Lets the output leave that other replicas have come to as well.
+    fn release_held(&mut self) {
+        if self.shared.distrusted.load(Ordering::SeqCst) {
+            self.held.clear();
+        }
+        let confirmed = self.shared.confirmed.load(Ordering::SeqCst);
+        while let Some(epoch) = self.held.next(confirmed) {
+            for said in &epoch {
+                self.say(said);
+            }
+        }
+    }
+
+    fn say(&mut self, said: &Said) {
+        match said {
+            Said::Send(conn, bytes) => {
+                if let Some(connection) = self.shared.table.get(*conn) {
+                    let effects = connection.send(&[bytes]);
+                    self.carry_out(&connection, effects);
+                }
+            }
+            Said::Shutdown(conn) => self.end(*conn, Connection::shutdown),
+            Said::Close(conn, reset) => self.end(*conn, |c| c.close(*reset)),
+            Said::Datagram {
+                route,
+                socket,
+                to,
+                bytes,
+            } => self.send_datagram(*route, *socket, to, bytes),
+        }
+        self.current = None;
     }
 
     fn handle(&mut self, output: Output<'a>) {
@@ -92,6 +152,11 @@ impl<'a> OutputThread<'a> {
                 self.write_parts();
                 lock(&self.shared.history).add(done);
                 self.shared.done_epoch.store(done.epoch, Ordering::SeqCst);
+                self.held.end(done.epoch);
+                let said = std::mem::replace(&mut self.output_hash, done.output_hash);
+                if self.votes && said != done.output_hash {
+                    self.shared.inbox.poke();
+                }
                 let wanted = &self.shared.interest.epoch;
                 if done.epoch >= wanted.load(Ordering::SeqCst) {
                     wanted.store(u64::MAX, Ordering::SeqCst);
@@ -139,19 +204,12 @@ impl<'a> OutputThread<'a> {
                 group,
                 join,
             }),
-            // To a peer of another gateway: nothing for this one.
-            Output::DatagramSend { route, .. } if route != 0 && !self.is_ours(route) => {}
             Output::DatagramSend {
                 route,
                 socket,
                 to,
                 bytes,
-            } => self.shared.inbox.add(Work::DatagramSend {
-                route,
-                socket,
-                to: to.to_vec(),
-                bytes: bytes.to_vec(),
-            }),
+            } => self.send_datagram(route, socket, to, bytes),
             Output::DatagramClose { socket } => self.shared.inbox.add(Work::DatagramClose(socket)),
             Output::Unlisten { listener } => self.shared.inbox.add(Work::Unlisten(listener)),
             Output::Hello { pid } => {
@@ -177,6 +235,18 @@ impl<'a> OutputThread<'a> {
         }
     }
 
+    fn send_datagram(&self, route: u32, socket: u32, to: &[u8], bytes: &[u8]) {
+        // To a peer of another gateway: nothing for this one.
+        if route == 0 || self.is_ours(route) {
+            self.shared.inbox.add(Work::DatagramSend {
+                route,
+                socket,
+                to: to.to_vec(),
+                bytes: bytes.to_vec(),
+            });
+        }
+    }
+
     fn is_ours(&self, route: u32) -> bool {
         route >> 24 == self.shared.segment.header().replica.load(Ordering::Relaxed)
     }
@@ -198,29 +268,26 @@ impl<'a> OutputThread<'a> {
         }
         if let Some(connection) = &self.current {
             let effects = connection.send(&self.parts);
-            if effects.any() {
-                let work = Work::Effects(connection.token(), effects);
-                self.shared.inbox.add(work);
-            }
+            self.carry_out(connection, effects);
         }
         self.parts.clear();
     }
 
-    fn end(
-        &mut self,
-        conn: ConnId,
-        how: impl FnOnce(&Connection) -> crane_gateway::connection::Effects,
-    ) {
+    fn end(&mut self, conn: ConnId, how: impl FnOnce(&Connection) -> Effects) {
         if !self.select(conn) {
             return;
         }
         self.write_parts();
         if let Some(connection) = &self.current {
             let effects = how(connection);
-            if effects.any() {
-                let work = Work::Effects(connection.token(), effects);
-                self.shared.inbox.add(work);
-            }
+            self.carry_out(connection, effects);
+        }
+    }
+
+    fn carry_out(&self, connection: &Connection, effects: Effects) {
+        if effects.any() {
+            let work = Work::Effects(connection.token(), effects);
+            self.shared.inbox.add(work);
         }
     }
 
@@ -277,6 +344,9 @@ impl<'a> OutputThread<'a> {
     fn sleep(&self) {
         sleep_unless(&self.shared.segment, &self.consumer, || {
             self.shared.stopping()
+                || self
+                    .held
+                    .is_due(self.shared.confirmed.load(Ordering::SeqCst))
                 || self.state_matters().is_some()
                 || self.returned() != self.returned
         });

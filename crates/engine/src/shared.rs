@@ -5,8 +5,8 @@
 //! finds for the first goes through [`Inbox`]; what the first waits for in the
 //! server's state it says in [`Interest`].
 
+use crate::agreement::history::{Disagreement, History};
 use crate::clock::Alarm;
-use crate::history::History;
 use crate::mail::Mail;
 use crate::notice::Notices;
 use crate::program::Program;
@@ -180,12 +180,16 @@ pub struct Figures {
 }
 
 /// Results of comparing hashes with other replicas.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Agreement {
     /// Whether all comparisons so far were equal; none yet: `None`.
     pub agrees: Option<bool>,
     /// The earliest difference found.
-    pub disagreement: Option<crate::history::Disagreement>,
+    pub disagreement: Option<Disagreement>,
+    /// What was found of it, see [`crate::agreement`].
+    pub divergence: Option<serde_json::Value>,
+    /// Why no clients are served, while that is so.
+    pub suspended: Option<String>,
 }
 
 /// All that is shared.
@@ -225,6 +229,11 @@ pub struct Shared {
     pub restoring: AtomicBool,
     /// The interposer reported in.
     pub attached: AtomicBool,
+    /// The program came to another result than the majority's: nobody may get
+    /// what it says.
+    pub distrusted: AtomicBool,
+    /// With the setting `vote`: output up to this epoch may leave.
+    pub confirmed: AtomicU64,
     /// The server has ended.
     pub server_gone: AtomicBool,
     /// The threads must end.
@@ -266,6 +275,8 @@ impl Shared {
             parked: AtomicBool::new(false),
             restoring: AtomicBool::new(false),
             attached: AtomicBool::new(false),
+            distrusted: AtomicBool::new(false),
+            confirmed: AtomicU64::new(0),
             server_gone: AtomicBool::new(false),
             stop: AtomicBool::new(false),
             abrupt: AtomicBool::new(false),

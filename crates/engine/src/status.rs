@@ -32,7 +32,7 @@ pub fn status(config: &Config, shared: &Shared) -> Value {
         output_hash: header.output_hash.load(Relaxed),
         schedule_hash: header.schedule_hash.load(Relaxed),
     });
-    let agreement = *lock(&shared.agreement);
+    let agreement = lock(&shared.agreement).clone();
     let state = if shared.server_gone.load(Relaxed) {
         State::Exited
     } else {
@@ -75,6 +75,8 @@ pub fn status(config: &Config, shared: &Shared) -> Value {
         "schedule_hash": hex(newest.schedule_hash),
         "agrees": agreement.agrees,
         "disagreement": disagreement,
+        "divergence": agreement.divergence,
+        "suspended": agreement.suspended,
         "state": state_name(state),
         "deadline_ns": (deadline != NO_DEADLINE).then_some(deadline),
         "attached": shared.attached.load(Relaxed),

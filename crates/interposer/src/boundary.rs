@@ -2,6 +2,7 @@
 
 use crate::outside;
 use crate::raw;
+use crate::recent;
 use crate::refuse;
 use crate::signals;
 use crate::world::{header, vkernel, world};
@@ -9,9 +10,10 @@ use core::sync::atomic::Ordering;
 use crane_channel::epoch::{ConnId, Entry, Event};
 use crane_channel::layout::{
     LOG_RING_LEN, LOG_RING_OFFSET, NO_DEADLINE, OUTPUT_RING_LEN, OUTPUT_RING_OFFSET,
-    SEGMENT_ADDRESS, State,
+    SEGMENT_ADDRESS, State, WATCH_VOTES,
 };
 use crane_channel::output::{EpochDone, LOG_EPOCH, Output};
+use crane_channel::recent::Sent;
 use crane_channel::ring::{Consumer, Producer};
 use crane_scheduler::Wake;
 use crane_vkernel::{Gather, Host, conn_gateway};
@@ -65,6 +67,11 @@ pub(crate) fn flush_if_due() {
     flush();
 }
 
+/// Whether output is held back until other replicas have come to the same.
+fn votes() -> bool {
+    header().watch.load(Ordering::Relaxed) & WATCH_VOTES != 0
+}
+
 /// What virtual objects do to the world outside them.
 pub(crate) struct Effects;
 
@@ -73,6 +80,18 @@ impl Effects {
         let w = world();
         w.output_hash =
             xxh3_64_with_seed(bytes, w.output_hash.rotate_left(7) ^ conn ^ (what << 60));
+        recent::sent(Sent {
+            clock: w.scheduler.clock(),
+            conn,
+            hash: w.output_hash,
+            what: what as u32,
+            len: bytes.len() as u32,
+        });
+        // With votes, the node wants to hear of it whichever replica's client it
+        // is for.
+        if votes() {
+            w.untold = 1;
+        }
     }
 
     /// Whether the client's socket is held by this replica's node.
@@ -105,9 +124,9 @@ impl Host for Effects {
                 bytes: piece,
             });
         }
-        // The first reply of an epoch leaves at once; those that follow wait
-        // for the boundary, so that a batch of requests costs few wake-ups.
-        if world().announced == 0 {
+        // The first reply of an epoch leaves at once (unless there is a vote on the
+        // whole epoch first); those that follow wait for the boundary, so that a batch of requests costs few wake-ups.
+        if world().announced == 0 && !votes() {
             world().announced = 1;
             flush();
         }
@@ -234,6 +253,9 @@ fn end_epoch(state: State) {
     } else {
         w.unhurried = 0;
         w.untold = 1;
+    }
+    if !silent && votes() {
+        flush();
     }
 }
 

@@ -63,6 +63,7 @@ mod process;
 mod random;
 mod raw;
 mod real;
+mod recent;
 mod refuse;
 mod restored;
 mod rwlock;

@@ -7,7 +7,9 @@
 
 use crate::raw::{self, line};
 use crate::world::{card, ensure_attached, header, world};
-use crate::{boundary, cancel, inotify, refuse, restored, signals, stack, threads, tls, trace};
+use crate::{
+    boundary, cancel, inotify, recent, refuse, restored, signals, stack, threads, tls, trace,
+};
 use core::sync::atomic::{AtomicU32, Ordering};
 use crane_channel::futex;
 use crane_scheduler::{Attention, Next, Slot, Wake};
@@ -97,6 +99,7 @@ pub(crate) fn begin_on<T>(op: Op, object: *const T) -> Slot {
     note(me, op);
     let scheduler = &mut world().scheduler;
     let attention = scheduler.tick(op as u32);
+    recent::note(scheduler.clock(), op as u32, me, object as u64);
     // For whoever looks on from outside, see `docs/operating.md`.
     header().ticks.store(scheduler.clock(), Ordering::Relaxed);
     card(me).operation.store(op as u32, Ordering::Relaxed);

@@ -34,18 +34,14 @@ def plain(event: dict[str, Any]) -> tuple[str, bool] | None:
         "moving": "the program goes on at clock {clock}",
         "failed": "{message}",
         "server_exited": "the program ended with {status}",
-        "disagreement": "this replica's output differs from the others': {event}",
+        "diverged": "{message}",
     }.get(str(kind))
     if words is None:
         return None
     if kind == "role" and not event.get("leader"):
         words = "{role} in term {term}, no leader yet"
-    text = words.format_map(defaultdict(lambda: "none", event, event=_details(event)))
-    return text, kind in ("warning", "message", "stuck", "failed", "server_exited", "disagreement")
-
-
-def _details(event: dict[str, Any]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in event.items() if name != "kind")
+    text = words.format_map(defaultdict(lambda: "none", event))
+    return text, kind in ("warning", "message", "stuck", "failed", "server_exited", "diverged")
 
 
 @click.command("node")

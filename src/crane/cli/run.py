@@ -29,6 +29,11 @@ from crane.config import Durability
     type=click.Choice(["disk", "memory"]),
     help="Whether an input is on a majority's disks before it counts, or in its memory [disk].",
 )
+@click.option(
+    "--vote/--no-vote",
+    default=None,
+    help="Answer clients only when a majority of the replicas has come to the same [no].",
+)
 @share_option
 @private_option
 @click.option(
@@ -46,6 +51,7 @@ def run_command(  # noqa: PLR0917 - click passes by name
     state: Path | None,
     listen: tuple[str, ...],
     durability: Durability | None,
+    vote: bool | None,
     share: tuple[str, ...],
     private: tuple[str, ...],
     accept_changes: bool,
@@ -61,6 +67,7 @@ def run_command(  # noqa: PLR0917 - click passes by name
         state=state,
         listen=list(listen),
         durability=durability,
+        vote=vote,
         share=share,
         private=private,
         accept_changes=accept_changes,

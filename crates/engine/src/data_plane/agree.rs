@@ -132,7 +132,9 @@ impl<H: Host> DataPlane<'_, H> {
         }
         // Clients of other gateways wait for the commit; without them, their
         // replicas hear of it soon enough with the next message.
-        let lazy = self.clients_at.is_empty() && !self.leading.foreign_in_flight();
+        // With votes, clients of this one wait for the others as well.
+        let waiting = self.config.vote && !self.clients.is_empty();
+        let lazy = self.clients_at.is_empty() && !self.leading.foreign_in_flight() && !waiting;
         self.node.set_lazy_commit(lazy);
         Ok(any)
     }

@@ -60,7 +60,10 @@ impl<H: Host> DataPlane<'_, H> {
         self.shared
             .notices
             .add("caught_up", json!({ "applied": applied, "epoch": epoch }));
-        self.host.open()?;
+        let suspended = lock(&self.shared.agreement).suspended.is_some();
+        if !suspended && !self.shared.distrusted.load(Ordering::SeqCst) {
+            self.host.open()?;
+        }
         Ok(())
     }
 

@@ -25,6 +25,7 @@ pub struct Options {
     /// Whether the replicas' connections are encrypted.
     pub tls: bool,
     pub habits: BTreeMap<u8, Habits>,
+    pub vote: bool,
 }
 
 impl Options {
@@ -34,6 +35,7 @@ impl Options {
             durability: "memory",
             tls: true,
             habits: BTreeMap::new(),
+            vote: false,
         }
     }
 
@@ -180,6 +182,7 @@ impl Cluster {
             "log_dir": self.log_dir(id),
             "segment": self.segment(&id.to_string()),
             "durability": self.options.durability,
+            "vote": self.options.vote,
         })
     }
 

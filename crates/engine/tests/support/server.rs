@@ -3,16 +3,17 @@
 
 use crane_channel::epoch::{ConnId, Entry, Event};
 use crane_channel::layout::{
-    Header, LOG_RING_LEN, LOG_RING_OFFSET, MAGIC, NO_DEADLINE, OUTPUT_RING_LEN, OUTPUT_RING_OFFSET,
-    State, WORLD_OFFSET,
+    Header, LOG_RING_LEN, LOG_RING_OFFSET, MAGIC, NO_DEADLINE, OPERATIONS, OPERATIONS_OFFSET,
+    OUTPUT_RING_LEN, OUTPUT_RING_OFFSET, OUTPUTS, OUTPUTS_OFFSET, State, WORLD_OFFSET,
 };
 use crane_channel::output::{EpochDone, LOG_EPOCH, Output};
+use crane_channel::recent::{Operation, Sent, SentRecord, place_of};
 use crane_channel::ring::{Consumer, Producer};
 use rustix::mm::{MapFlags, ProtFlags};
 use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -32,6 +33,9 @@ pub struct Habits {
     pub wrong: bool,
     /// It closes a connection at the client's end.
     pub close_at_eof: bool,
+    /// After `lie 13` from a client, replicas 1 and 3 give answers of their own;
+    /// after `stray 2`, replica 2 does other operations.
+    pub obeys: bool,
 }
 
 /// A running server.
@@ -127,6 +131,8 @@ struct Client {
 
 struct World<'a> {
     header: &'a Header,
+    operations: &'a [AtomicU64],
+    outputs: &'a [SentRecord],
     output: Producer<'a>,
     replica: u8,
     habits: Habits,
@@ -135,6 +141,8 @@ struct World<'a> {
     clock: u64,
     hungry: u32,
     deadline: u64,
+    lies: bool,
+    strays: bool,
 }
 
 fn serve(map: &Map, stop: &AtomicBool, habits: Habits) {
@@ -151,8 +159,17 @@ fn serve(map: &Map, stop: &AtomicBool, habits: Habits) {
             ),
         )
     };
+    // SAFETY: both lie in the mapping, aligned, and any bits are valid.
+    let (operations, outputs) = unsafe {
+        (
+            std::slice::from_raw_parts(map.0.add(OPERATIONS_OFFSET).cast(), OPERATIONS),
+            std::slice::from_raw_parts(map.0.add(OUTPUTS_OFFSET).cast(), OUTPUTS),
+        )
+    };
     let mut world = World {
         header,
+        operations,
+        outputs,
         output,
         replica: header.replica.load(Ordering::SeqCst) as u8,
         habits,
@@ -161,6 +178,8 @@ fn serve(map: &Map, stop: &AtomicBool, habits: Habits) {
         clock: 0,
         hungry: 0,
         deadline: NO_DEADLINE,
+        lies: false,
+        strays: false,
     };
     world.tell(Output::Hello { pid: 2 });
     world.output.notify();
@@ -225,15 +244,15 @@ impl World<'_> {
                 self.deadline = entry.head.time + self.habits.sleep;
             }
             if self.habits.wrong {
-                self.clock += 1;
+                self.tick(9);
             }
         }
-        self.clock += 1;
+        self.tick(if self.strays { 8 } else { 2 });
         let done = EpochDone {
             epoch: index,
             clock: self.clock,
             output_hash: self.hash,
-            schedule_hash: self.clock * 3,
+            schedule_hash: self.clock * 3 + u64::from(self.strays),
         };
         self.tell(Output::Epoch(done));
         let h = self.header;
@@ -252,6 +271,23 @@ impl World<'_> {
         h.state.store(state as u32, Ordering::Release);
     }
 
+    fn tick(&mut self, code: u32) {
+        self.clock += 1;
+        let one = Operation::new(code, 1, 0);
+        self.operations[place_of(self.clock)].store(one.0, Ordering::SeqCst);
+        self.header.ticks.store(self.clock, Ordering::SeqCst);
+    }
+
+    fn obey(&mut self, bytes: &[u8]) {
+        let own = b'0' + self.replica;
+        if let Some(who) = bytes.strip_prefix(b"lie ") {
+            self.lies |= who.contains(&own);
+        }
+        if let Some(who) = bytes.strip_prefix(b"stray ") {
+            self.strays |= who.contains(&own);
+        }
+    }
+
     fn event(&mut self, event: Event<'_>) -> bool {
         match event {
             Event::Connect { conn, listener, .. } => {
@@ -260,6 +296,9 @@ impl World<'_> {
                 assert!(known.is_none(), "{conn:?} connected twice");
             }
             Event::Data { conn, bytes } => {
+                if self.habits.obeys {
+                    self.obey(bytes);
+                }
                 if let Some(client) = self.clients.get_mut(&conn) {
                     client.waiting.extend(bytes);
                     self.echo(conn);
@@ -303,12 +342,26 @@ impl World<'_> {
         let mut client = self.clients.remove(&conn).unwrap();
         let window = SEND_WINDOW - (client.sent - client.drained);
         let n = client.waiting.len().min(window as usize);
-        let bytes: Vec<u8> = client.waiting.drain(..n).collect();
+        let mut bytes: Vec<u8> = client.waiting.drain(..n).collect();
+        if self.lies {
+            bytes.fill(b'0' + self.replica);
+        }
         for piece in bytes.chunks(8) {
             let mut word = [0; 8];
             word[..piece.len()].copy_from_slice(piece);
             let mixed = self.hash ^ u64::from_le_bytes(word) ^ piece.len() as u64;
             self.hash = mixed.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
+        }
+        if n > 0 {
+            let number = self.header.sent.load(Ordering::SeqCst);
+            self.outputs[number as usize % OUTPUTS].set(Sent {
+                clock: self.clock + 1,
+                conn: conn.0,
+                hash: self.hash,
+                what: 1,
+                len: n as u32,
+            });
+            self.header.sent.store(number + 1, Ordering::SeqCst);
         }
         client.sent += n as u64;
         client.received += n as u64;

@@ -11,6 +11,8 @@ use std::collections::VecDeque;
 pub const REMEMBERED: usize = 4096;
 /// Epochs in an ordinary report.
 const REPORTED: usize = 8;
+/// Epochs in a report of news, at the most.
+const NEWS: usize = 64;
 const RECORD: usize = 32;
 
 /// This replica's recent epochs, in order.
@@ -44,24 +46,48 @@ impl History {
         self.epochs.back().copied()
     }
 
-    /// A report of the newest epochs, or of all.
-    pub fn report(&self, all: bool) -> Vec<u8> {
-        let count = if all {
-            self.epochs.len()
-        } else {
-            self.epochs.len().min(REPORTED)
-        };
-        let mut out = Vec::with_capacity(1 + count * RECORD);
-        out.push(u8::from(all));
-        for done in self.epochs.range(self.epochs.len() - count..) {
-            for word in [done.epoch, done.clock, done.output_hash, done.schedule_hash] {
-                out.extend_from_slice(&word.to_le_bytes());
-            }
-        }
-        out
+    /// The epochs from the newest back.
+    pub fn newest_first(&self) -> impl Iterator<Item = &EpochDone> {
+        self.epochs.iter().rev()
     }
 
-    fn find(&self, epoch: u64) -> Option<&EpochDone> {
+    /// The epochs from `epoch` on.
+    pub fn since(&self, epoch: u64) -> impl Iterator<Item = EpochDone> + '_ {
+        let at = self.epochs.partition_point(|done| done.epoch < epoch);
+        self.epochs.range(at..).copied()
+    }
+
+    /// The last epoch before `epoch` that is remembered.
+    pub fn before(&self, epoch: u64) -> Option<EpochDone> {
+        let at = self.epochs.partition_point(|done| done.epoch < epoch);
+        self.epochs.get(at.checked_sub(1)?).copied()
+    }
+
+    /// A report of the newest epochs, or of all.
+    pub fn report(&self, all: bool) -> Report {
+        let count = if all { REMEMBERED } else { REPORTED };
+        Report {
+            all,
+            epochs: self.last(count),
+        }
+    }
+
+    /// A report of the epochs after `epoch`, not more than a few dozen.
+    pub fn report_after(&self, epoch: u64) -> Report {
+        let news = self.epochs.len() - self.epochs.partition_point(|done| done.epoch <= epoch);
+        Report {
+            all: false,
+            epochs: self.last(news.clamp(1, NEWS)),
+        }
+    }
+
+    fn last(&self, count: usize) -> Vec<EpochDone> {
+        let from = self.epochs.len().saturating_sub(count);
+        self.epochs.range(from..).copied().collect()
+    }
+
+    /// What this replica came to in an epoch, if that is remembered.
+    pub fn find(&self, epoch: u64) -> Option<&EpochDone> {
         let at = self.epochs.binary_search_by_key(&epoch, |d| d.epoch).ok()?;
         self.epochs.get(at)
     }
@@ -111,11 +137,24 @@ pub enum Comparison {
 pub struct Report {
     /// All that the replica remembers, not only its newest.
     pub all: bool,
-    epochs: Vec<EpochDone>,
+    /// The epochs in their order.
+    pub epochs: Vec<EpochDone>,
 }
 
 impl Report {
-    /// Reads what [`History::report`] made; `None` when it is something else.
+    /// The bytes that [`decode`](Self::decode) reads.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(1 + self.epochs.len() * RECORD);
+        out.push(u8::from(self.all));
+        for done in &self.epochs {
+            for word in [done.epoch, done.clock, done.output_hash, done.schedule_hash] {
+                out.extend_from_slice(&word.to_le_bytes());
+            }
+        }
+        out
+    }
+
+    /// Reads one; `None` when it is something else.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         let (&all, records) = bytes.split_first()?;
         let (records, rest) = records.as_chunks::<RECORD>();
@@ -156,7 +195,7 @@ mod tests {
     }
 
     fn compare(ours: &History, theirs: &History, all: bool) -> Comparison {
-        ours.compare(2, &Report::decode(&theirs.report(all)).unwrap())
+        ours.compare(2, &Report::decode(&theirs.report(all).encode()).unwrap())
     }
 
     #[test]
