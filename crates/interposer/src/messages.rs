@@ -36,6 +36,7 @@ unsafe fn send_datagram(me: Slot, desc: DescId, iov: &[iovec], flags: c_int, to:
     let nonblocking = nonblocking(desc) || flags & libc::MSG_DONTWAIT != 0;
     let limit = time_limit(desc, SockOption::SendTimeout);
     let to_path = unix::is_datagram(desc) && !to.is_empty();
+    vkernel().saw_time(crate::clock::now());
     size(blocking(me, desc, Dir::Write, nonblocking, limit, || {
         let key = if to_path {
             unix::key(to).map_err(Errno)?
@@ -274,7 +275,7 @@ pub(crate) unsafe fn recvmsg(fd: c_int, message: *mut msghdr, flags: c_int) -> s
                 Some(source) => {
                     let name = message.msg_name.cast();
                     put_address(&source.from, name, &raw mut message.msg_namelen);
-                    network::packet_info(desc, &source, message);
+                    network::told_beside(desc, &source, message);
                 }
                 None => {
                     message.msg_namelen = 0;

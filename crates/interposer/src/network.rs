@@ -41,18 +41,90 @@ pub(crate) fn address() -> [u8; 4] {
     [a, b, c, d]
 }
 
-/// After a datagram was received: where it was sent to, if the program asked
+/// Control data of a received message, in the room that the program gave.
+struct Control<'a> {
+    message: &'a mut msghdr,
+    room: usize,
+}
+
+impl Control<'_> {
+    /// Adds one piece, cut if there is not enough room, as Linux does.
+    ///
+    /// # Safety
+    /// The message's control buffer is valid for `room` bytes.
+    unsafe fn put(&mut self, level: c_int, kind: c_int, data: &[u8]) {
+        const HEAD: usize = size_of::<cmsghdr>();
+        let used = self.message.msg_controllen;
+        let left = self.room - used;
+        let whole = HEAD + data.len();
+        if left < whole {
+            self.message.msg_flags |= libc::MSG_CTRUNC;
+        }
+        if left < HEAD {
+            return;
+        }
+        let len = whole.min(left);
+        let control = cmsghdr {
+            cmsg_len: len,
+            cmsg_level: level,
+            cmsg_type: kind,
+        };
+        // SAFETY: the caller's buffer has `left` bytes behind `used`.
+        unsafe {
+            let at = self.message.msg_control.byte_add(used);
+            at.cast::<cmsghdr>().write_unaligned(control);
+            let to = at.cast::<u8>().add(HEAD);
+            core::ptr::copy_nonoverlapping(data.as_ptr(), to, len - HEAD);
+        }
+        self.message.msg_controllen = used + whole.next_multiple_of(8).min(left);
+    }
+}
+
+/// After a datagram was received: what the program asked to be told of it. When
+/// it came (`SO_TIMESTAMP`, `SO_TIMESTAMPNS`), and where it was sent to
 /// (`IP_PKTINFO`, `IPV6_RECVPKTINFO`).
-pub(crate) unsafe fn packet_info(desc: DescId, source: &Source, message: &mut msghdr) {
+///
+/// # Safety
+/// The message is the caller's valid one.
+pub(crate) unsafe fn told_beside(desc: DescId, source: &Source, message: &mut msghdr) {
     let room = if message.msg_control.is_null() {
         0
     } else {
         message.msg_controllen
     };
     message.msg_controllen = 0;
-    if vkernel().option(desc, SockOption::PacketInfo) != Ok(1) {
-        return;
+    let mut control = Control { message, room };
+    let asked = |option| vkernel().option(desc, option) == Ok(1);
+    // SAFETY: same contract.
+    unsafe {
+        if asked(SockOption::Timestamp) {
+            let nanoseconds = asked(SockOption::TimestampNanoseconds);
+            let kind = match (nanoseconds, asked(SockOption::TimestampNew)) {
+                (false, false) => libc::SO_TIMESTAMP,
+                (true, false) => libc::SO_TIMESTAMPNS,
+                (false, true) => SO_TIMESTAMP_NEW,
+                (true, true) => SO_TIMESTAMPNS_NEW,
+            };
+            let (seconds, rest) = (
+                source.arrived / 1_000_000_000,
+                source.arrived % 1_000_000_000,
+            );
+            let rest = if nanoseconds { rest } else { rest / 1000 };
+            let mut time = [0; 16];
+            time[..8].copy_from_slice(&seconds.to_ne_bytes());
+            time[8..].copy_from_slice(&rest.to_ne_bytes());
+            control.put(libc::SOL_SOCKET, kind, &time);
+        }
+        if asked(SockOption::PacketInfo) {
+            put_packet_info(desc, source, &mut control);
+        }
     }
+}
+
+pub(crate) const SO_TIMESTAMP_NEW: c_int = 63;
+pub(crate) const SO_TIMESTAMPNS_NEW: c_int = 64;
+
+unsafe fn put_packet_info(desc: DescId, source: &Source, control: &mut Control<'_>) {
     let v4 = vkernel().domain(desc) == Ok(libc::AF_INET);
     let loopback = if v4 {
         source.to[12] == 127
@@ -71,24 +143,6 @@ pub(crate) unsafe fn packet_info(desc: DescId, source: &Source, message: &mut ms
         info[16..].copy_from_slice(&index);
         (20, libc::IPPROTO_IPV6, libc::IPV6_PKTINFO)
     };
-    let head = size_of::<cmsghdr>();
-    if room < head + len {
-        message.msg_flags |= libc::MSG_CTRUNC;
-        return;
-    }
-    let control = cmsghdr {
-        cmsg_len: head + len,
-        cmsg_level: level,
-        cmsg_type: kind,
-    };
-    // SAFETY: the caller's control buffer has room for both by the check.
-    unsafe {
-        message
-            .msg_control
-            .cast::<cmsghdr>()
-            .write_unaligned(control);
-        let data = message.msg_control.cast::<u8>().add(head);
-        core::ptr::copy_nonoverlapping(info.as_ptr(), data, len);
-    }
-    message.msg_controllen = (head + len).next_multiple_of(8).min(room);
+    // SAFETY: same contract as the caller's.
+    unsafe { control.put(level, kind, &info[..len]) };
 }

@@ -3,6 +3,7 @@
 
 use crate::boundary::Effects;
 use crate::fds::{done, virtual_of};
+use crate::network;
 use crate::raw::{self, sys};
 use crate::turn::{Op, begin};
 use crate::world::vkernel;
@@ -131,8 +132,36 @@ pub(crate) unsafe fn setsockopt(
             }
         };
         let _ = vkernel().set_option(desc, option, value);
+    } else if let (Some(desc), Some(kind)) = (ours, timestamp(level, name)) {
+        // SAFETY: the kernel has read an int there.
+        let on = unsafe { value.cast::<c_int>().read_unaligned() } != 0;
+        // The last one counts, and any of them turns them all off.
+        for (option, value) in [
+            (SockOption::Timestamp, true),
+            (SockOption::TimestampNanoseconds, kind.nanoseconds),
+            (SockOption::TimestampNew, kind.new),
+        ] {
+            let _ = vkernel().set_option(desc, option, (on && value).into());
+        }
     }
     code
+}
+
+/// One of the options by which a program asks when messages came.
+struct Timestamp {
+    nanoseconds: bool,
+    new: bool,
+}
+
+fn timestamp(level: c_int, name: c_int) -> Option<Timestamp> {
+    let (nanoseconds, new) = match (level, name) {
+        (libc::SOL_SOCKET, libc::SO_TIMESTAMP) => (false, false),
+        (libc::SOL_SOCKET, libc::SO_TIMESTAMPNS) => (true, false),
+        (libc::SOL_SOCKET, network::SO_TIMESTAMP_NEW) => (false, true),
+        (libc::SOL_SOCKET, network::SO_TIMESTAMPNS_NEW) => (true, true),
+        _ => return None,
+    };
+    Some(Timestamp { nanoseconds, new })
 }
 
 /// What only the virtual kernel knows of an option's value.

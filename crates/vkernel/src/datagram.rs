@@ -1,53 +1,25 @@
 //! Datagram sockets: UDP over IPv4 and IPv6, and Unix datagrams.
 //!
-//! A message waits in its receiver's queue behind a head with its length and
-//! its two addresses. Inside the group it goes from queue to queue; from
-//! outside it comes by an event of the log; to the outside it is an output. As
-//! UDP is, this is lossy: what does not fit in a receiver's queue is dropped
-//! and counted. Unix datagrams wait for room instead.
+//! A message waits in its receiver's queue (`datagram_queue`). Inside the group
+//! it goes from queue to queue; from outside it comes by an event of the log; to
+//! the outside it is an output. As UDP is, this is lossy: what does not fit in a
+//! receiver's queue is dropped and counted. Unix datagrams wait for room instead.
 
 use crate::addr::{self, Endpoint, SockAddr};
 use crate::bind::UDP_PORTS;
 use crate::desc::Kind;
-use crate::io::Received;
-use crate::iov::{Gather, Scatter};
+use crate::iov::Gather;
+use crate::multicast::is_multicast;
 use crate::readiness::{IN, OUT, RDNORM, WRBAND, WRNORM, Wake};
 use crate::socket::{AF_INET, AF_UNIX, SOCK_DGRAM, SockOption, bound};
 use crate::stream::{shut, state};
 use crate::table::{Linked, Record, record};
-use crate::{DescId, Dir, Errno, Host, Result, VKernel, wait_key};
+use crate::{DescId, Errno, Host, Result, VKernel};
 
 /// Most bytes of one UDP message.
 const MAX_UDP: usize = 65_507;
 /// Entries of the table of peers outside.
 pub(crate) const PEERS: u32 = 8192;
-/// Memberships in multicast groups.
-pub(crate) const MEMBERSHIPS: u32 = 1024;
-
-record! {
-    /// Before each message in a queue; the sender's address follows, then the
-    /// message.
-    struct Head {
-        len: u32,
-        from_len: u32,
-        /// Where it was sent to.
-        to: Endpoint,
-    }
-}
-
-const HEAD: usize = size_of::<Head>();
-
-impl Head {
-    fn to_bytes(self) -> [u8; HEAD] {
-        // SAFETY: a record has no padding and every bit pattern is valid.
-        unsafe { core::mem::transmute(self) }
-    }
-
-    fn from_bytes(bytes: [u8; HEAD]) -> Head {
-        // SAFETY: as above.
-        unsafe { core::mem::transmute(bytes) }
-    }
-}
 
 record! {
     /// Through which gateway a peer outside was last heard by a socket.
@@ -60,33 +32,7 @@ record! {
     }
 }
 
-record! {
-    pub(crate) struct Membership {
-        /// The socket, 0: a free entry.
-        desc: u32,
-        pad: u32,
-        group: [u8; 16],
-    }
-}
-
-/// What a message came with.
-#[derive(Clone, Copy)]
-pub struct Source {
-    /// The sender's address, empty for an unnamed one.
-    pub from: SockAddr,
-    /// The address it was sent to, IPv4 in its mapped form.
-    pub to: [u8; 16],
-}
-
-fn is_multicast(to: &Endpoint) -> bool {
-    if to.is_v4() {
-        to.ip[12] & 0xf0 == 0xe0
-    } else {
-        to.ip[0] == 0xff
-    }
-}
-
-fn is_broadcast(to: &Endpoint) -> bool {
+pub(crate) fn is_broadcast(to: &Endpoint) -> bool {
     to.is_v4() && to.ip[12..] == [255; 4]
 }
 
@@ -104,7 +50,7 @@ impl VKernel {
     }
 
     /// The number by which the log names a datagram socket; as `listener_id`.
-    fn datagram_id(&self, id: u32) -> u32 {
+    pub(crate) fn datagram_id(&self, id: u32) -> u32 {
         self.listener_id(DescId::from_raw(id))
     }
 
@@ -146,7 +92,7 @@ impl VKernel {
         }
     }
 
-    fn announce_datagram<H: Host + ?Sized>(&mut self, host: &mut H, id: u32) {
+    pub(crate) fn announce_datagram<H: Host + ?Sized>(&mut self, host: &mut H, id: u32) {
         if self.streams[id].state & state::ANNOUNCED == 0 {
             self.streams[id].state |= state::ANNOUNCED;
             let domain = self.descs[id].domain;
@@ -232,7 +178,7 @@ impl VKernel {
         }
     }
 
-    fn connected_to(&self, id: u32) -> Option<Endpoint> {
+    pub(crate) fn connected_to(&self, id: u32) -> Option<Endpoint> {
         if self.streams[id].state & state::CONNECTED == 0 {
             return None;
         }
@@ -349,24 +295,6 @@ impl VKernel {
         Ok(len)
     }
 
-    fn takes_group(&self, id: u32, from: &Endpoint, to: &Endpoint) -> bool {
-        if self
-            .connected_to(id)
-            .is_some_and(|peer| peer.ip != from.ip || peer.port != from.port)
-        {
-            return false;
-        }
-        let at = self.socks[id].bound_at;
-        if at.ip == to.ip {
-            return true;
-        }
-        at.is_wildcard()
-            && self.wildcard_covers(id, at, *to)
-            && (is_broadcast(to)
-                || (0..MEMBERSHIPS)
-                    .any(|m| self.memberships[m].desc != 0 && self.memberships[m].group == to.ip))
-    }
-
     /// The socket that a message goes to: the one connected to its sender,
     /// else one bound to exactly its address, else to any; of several alike
     /// (`SO_REUSEPORT`) the sender's address chooses, else the newest has it.
@@ -440,26 +368,6 @@ impl VKernel {
         true
     }
 
-    fn put(&mut self, id: u32, from: &[u8], to: &Endpoint, mut data: Gather<'_>) -> Result<()> {
-        let len = data.len();
-        let head = Head {
-            len: len as u32,
-            from_len: from.len() as u32,
-            to: *to,
-        };
-        let rx = &mut self.streams[id].rx;
-        if !self.pool.has_room(rx, HEAD + from.len() + len) {
-            return Err(Errno::NOBUFS);
-        }
-        self.pool
-            .push(rx, &mut Gather::new(&head.to_bytes()), HEAD)?;
-        self.pool.push(rx, &mut Gather::new(from), from.len())?;
-        self.pool.push(rx, &mut data, len)?;
-        self.streams[id].bytes_in += len as u64;
-        self.streams[id].pushed += (HEAD + from.len() + len) as u64;
-        Ok(())
-    }
-
     fn send_unix_datagram<H: Host + ?Sized>(
         &mut self,
         host: &mut H,
@@ -504,7 +412,7 @@ impl VKernel {
     }
 
     /// Wakes the senders that had found this Unix socket's queue full.
-    fn datagram_space<H: Host + ?Sized>(&mut self, host: &mut H, id: u32) {
+    pub(crate) fn datagram_space<H: Host + ?Sized>(&mut self, host: &mut H, id: u32) {
         if self.streams[id].state & state::NO_SPACE == 0 || !self.is_unix(id) {
             return;
         }
@@ -519,72 +427,6 @@ impl VKernel {
                 self.notify(host, other, OUT | WRNORM | WRBAND, Wake::All);
             }
         }
-    }
-
-    fn first_head(&self, id: u32) -> Option<Head> {
-        let mut bytes = [0; HEAD];
-        let mut to = Scatter::new(&mut bytes);
-        if self.pool.peek(&self.streams[id].rx, 0, &mut to, HEAD) < HEAD {
-            return None;
-        }
-        Some(Head::from_bytes(bytes))
-    }
-
-    /// Where the next message came from, if there is one.
-    #[must_use]
-    pub fn next_source(&self, desc: DescId) -> Option<Source> {
-        if self.kind(desc) != Ok(Kind::Datagram) {
-            return None;
-        }
-        let head = self.first_head(desc.raw())?;
-        let mut raw = [0; 128];
-        let len = head.from_len as usize;
-        let rx = &self.streams[desc.raw()].rx;
-        self.pool.peek(rx, HEAD, &mut Scatter::new(&mut raw), len);
-        Some(Source {
-            from: SockAddr::from_bytes(&raw[..len.min(raw.len())]).ok()?,
-            to: head.to.ip,
-        })
-    }
-
-    /// Length of the next message.
-    pub(crate) fn datagram_available(&self, id: u32) -> usize {
-        self.first_head(id).map_or(0, |head| head.len as usize)
-    }
-
-    pub(crate) fn recv_datagram<H: Host + ?Sized>(
-        &mut self,
-        host: &mut H,
-        id: u32,
-        mut to: Scatter<'_>,
-        peek: bool,
-    ) -> Result<Received> {
-        if let Some(error) = self.take_err(id) {
-            return Err(error);
-        }
-        let Some(head) = self.first_head(id) else {
-            if self.streams[id].shut & shut::RECV != 0 {
-                return Ok(Received::bytes(0));
-            }
-            return Err(Errno::AGAIN);
-        };
-        let message = head.len as usize;
-        let before = HEAD + head.from_len as usize;
-        let len = to.len().min(message);
-        let rx = &mut self.streams[id].rx;
-        if peek {
-            self.pool.peek(rx, before, &mut to, len);
-        } else {
-            self.pool.discard(rx, before);
-            self.pool.pop(rx, &mut to, len);
-            self.pool.discard(rx, message - len);
-            self.datagram_space(host, id);
-        }
-        if self.streams[id].rx.bytes > 0 {
-            // One message wakes one reader, who leaves the rest to the next.
-            host.wake_one(wait_key(DescId::from_raw(id), Dir::Read));
-        }
-        Ok(Received::with(len, message, 0))
     }
 
     pub(crate) fn datagram_mask(&self, id: u32) -> u32 {
@@ -628,59 +470,12 @@ impl VKernel {
         if self.streams[id].state & state::ANNOUNCED != 0 {
             host.datagram_close(self.datagram_id(id));
         }
-        for at in 0..MEMBERSHIPS {
-            if self.memberships[at].desc == id {
-                self.memberships[at] = Membership::zeroed();
-            }
-        }
+        self.leave_groups(id);
         self.datagram_space(host, id);
         self.unbind(id);
         let mut rx = self.streams[id].rx;
         self.pool.clear(&mut rx);
         self.streams[id].rx = rx;
-    }
-
-    /// Joins or leaves a multicast group (IPv4 in its mapped form).
-    ///
-    /// # Errors
-    ///
-    /// `EINVAL` for an address that is no group's, `EADDRINUSE` when it is
-    /// joined already, `EADDRNOTAVAIL` when it is not, `ENOBUFS` beyond 1024
-    /// memberships.
-    pub fn membership<H: Host + ?Sized>(
-        &mut self,
-        host: &mut H,
-        desc: DescId,
-        group: [u8; 16],
-        join: bool,
-    ) -> Result<()> {
-        if self.socket_kind(desc)? != Kind::Datagram {
-            return Err(Errno::INVAL);
-        }
-        let id = desc.raw();
-        if !is_multicast(&Endpoint::new(group, 0)) {
-            return Err(Errno::INVAL);
-        }
-        let mine = |m: &Membership| m.desc == id && m.group == group;
-        let found = (0..MEMBERSHIPS).find(|&at| mine(&self.memberships[at]));
-        if join {
-            if found.is_some() {
-                return Err(Errno::ADDRINUSE);
-            }
-            let free = (0..MEMBERSHIPS).find(|&at| self.memberships[at].desc == 0);
-            self.memberships[free.ok_or(Errno::NOBUFS)?] = Membership {
-                desc: id,
-                pad: 0,
-                group,
-            };
-        } else {
-            self.memberships[found.ok_or(Errno::ADDRNOTAVAIL)?] = Membership::zeroed();
-        }
-        if self.socks[id].state & bound::LISTED != 0 {
-            self.announce_datagram(host, id);
-        }
-        host.datagram_group(self.datagram_id(id), &group, join);
-        Ok(())
     }
 
     /// A message from outside, for the datagram socket with this number (see

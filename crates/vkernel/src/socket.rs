@@ -72,6 +72,12 @@ pub enum SockOption {
     NoMulticastLoop,
     /// `IP_PKTINFO`, `IPV6_RECVPKTINFO`: 0 or 1; stored for the caller.
     PacketInfo,
+    /// `SO_TIMESTAMP` or one of its relatives: 0 or 1; stored for the caller.
+    Timestamp,
+    /// With nanoseconds (`SO_TIMESTAMPNS`): 0 or 1; stored for the caller.
+    TimestampNanoseconds,
+    /// Of the newer numbers (`SO_TIMESTAMP_NEW`): 0 or 1; stored for the caller.
+    TimestampNew,
     /// `SO_RCVTIMEO` in nanoseconds, 0 for none; stored for the caller.
     RecvTimeout,
     /// `SO_SNDTIMEO` in nanoseconds, 0 for none; stored for the caller.

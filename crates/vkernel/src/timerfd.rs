@@ -55,7 +55,8 @@ impl VKernel {
         Ok(self.timers[self.timer_id(desc)?].clock)
     }
 
-    fn saw_time(&mut self, now: u64) {
+    /// Virtual time has come to `now`: that of what happens next.
+    pub fn saw_time(&mut self, now: u64) {
         let header = self.hdr();
         header.now = header.now.max(now);
     }

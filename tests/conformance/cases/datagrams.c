@@ -253,3 +253,59 @@ CASE(credentials_travel) {
     close(pair[0]);
     close(pair[1]);
 }
+
+/* The time in a message's control data, by which option it was asked for, and how. */
+static void told_when(int fd, int from, struct sockaddr_in *name) {
+    char byte, control[128];
+    struct timespec before, after, at = {0};
+    struct iovec part = {&byte, 1};
+    struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = control,
+                             .msg_controllen = sizeof control};
+    clock_gettime(CLOCK_REALTIME, &before);
+    NEED(sendto(from, "x", 1, 0, (struct sockaddr *)name, sizeof *name) == 1);
+    clock_gettime(CLOCK_REALTIME, &after);
+    usleep(2000);
+    NEED(recvmsg(fd, &message, 0) == 1);
+    result("control", (long)message.msg_controllen);
+    for (struct cmsghdr *head = CMSG_FIRSTHDR(&message); head; head = CMSG_NXTHDR(&message, head)) {
+        result("level", head->cmsg_level);
+        result("type", head->cmsg_type);
+        result("length", (long)head->cmsg_len);
+        if (head->cmsg_level != SOL_SOCKET)
+            continue;
+        memcpy(&at, CMSG_DATA(head), sizeof at);
+        bool micro = head->cmsg_type == SO_TIMESTAMP || head->cmsg_type == 63;
+        if (micro)
+            before.tv_nsec -= before.tv_nsec % 1000;
+        at.tv_nsec *= micro ? 1000 : 1;
+        long long ns = at.tv_sec * 1000000000ll + at.tv_nsec;
+        RESULT(before.tv_sec * 1000000000ll + before.tv_nsec <= ns);
+        RESULT(ns <= after.tv_sec * 1000000000ll + after.tv_nsec);
+    }
+}
+
+CASE(when_it_came) {
+    struct sockaddr_in one, two;
+    int a = udp(&one), b = udp(&two), on = 1, off = 0;
+    int options[] = {SO_TIMESTAMP, SO_TIMESTAMPNS, 63, 64};
+    for (int i = 0; i < 4; i++) {
+        result("option", options[i]);
+        CALL(setsockopt(b, SOL_SOCKET, options[i], &on, sizeof on));
+        told_when(b, a, &two);
+    }
+    CALL(setsockopt(b, IPPROTO_IP, IP_PKTINFO, &on, sizeof on));
+    told_when(b, a, &two);
+    CALL(setsockopt(b, SOL_SOCKET, SO_TIMESTAMP, &off, sizeof off));
+    told_when(b, a, &two);
+    CALL(setsockopt(b, SOL_SOCKET, SO_TIMESTAMPNS, &on, sizeof on));
+    NEED(sendto(a, "x", 1, 0, (struct sockaddr *)&two, sizeof two) == 1);
+    char byte, control[20];
+    struct iovec part = {&byte, 1};
+    struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = control,
+                             .msg_controllen = sizeof control};
+    CALL(recvmsg(b, &message, 0));
+    result("cut", message.msg_flags == MSG_CTRUNC);
+    result("control", (long)message.msg_controllen);
+    close(a);
+    close(b);
+}
