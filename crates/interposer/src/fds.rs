@@ -8,7 +8,7 @@ use crate::boundary::Effects;
 use crate::raw::{self, fail, sys};
 use crate::turn::{self, Op, begin};
 use crate::world::{vkernel, world};
-use crate::{files, locks, signals, stdio, tls};
+use crate::{files, holds, locks, signals, stdio, tls};
 use core::ffi::{c_int, c_uint};
 use crane_scheduler::{Slot, Wake};
 use crane_vkernel::{DescId, Dir, Errno, wait_key};
@@ -45,7 +45,7 @@ pub(crate) fn blocking<T>(
         other => return other.map_err(|e| e.0),
     }
     // Another thread may close the descriptor meanwhile; the object stays.
-    vkernel().desc_hold(desc).map_err(|e| e.0)?;
+    holds::keep(me, desc)?;
     let result = loop {
         let why = turn::wait(me, wait_key(desc, dir), deadline);
         // A wake-up by key is an event that was handed to us alone: try first.
@@ -54,14 +54,14 @@ pub(crate) fn blocking<T>(
             (Err(Errno::AGAIN), Wake::TimedOut) => break Err(libc::EAGAIN),
             (Err(Errno::AGAIN), Wake::Interrupted) => {
                 // Calls with a time limit are never restarted, see signal(7).
-                if deadline.is_some() || !signals::restarts(me) {
+                if deadline.is_some() || !signals::restarts() {
                     break Err(libc::EINTR);
                 }
             }
             (other, _) => break other.map_err(|e| e.0),
         }
     };
-    let _ = vkernel().desc_release(&mut Effects, desc);
+    holds::give_up(desc);
     result
 }
 

@@ -36,6 +36,7 @@ mod fatal;
 mod fds;
 mod files;
 mod futex;
+mod holds;
 mod ids;
 mod image;
 mod inodes;

@@ -39,7 +39,7 @@ fn waiting(me: Slot, wait: bool, mut attempt: impl FnMut() -> isize) -> c_int {
         world().lock_waiters += 1;
         let why = turn::wait(me, KEY, None);
         world().lock_waiters -= 1;
-        if why == Wake::Interrupted && !signals::restarts(me) {
+        if why == Wake::Interrupted && !signals::restarts() {
             return fail(libc::EINTR);
         }
     }

@@ -5,7 +5,7 @@ use crate::fds::{done, install, virtual_of};
 use crate::raw::{self, fail, sys};
 use crate::turn::{self, Op, begin};
 use crate::world::vkernel;
-use crate::{clock, inotify, signals};
+use crate::{clock, inotify, signals, tls};
 use core::ffi::c_int;
 use crane_scheduler::{Slot, Wake};
 use crane_vkernel::{DescId, Dir, EpollEvent, Errno, wait_key};
@@ -41,7 +41,7 @@ fn ready(me: Slot, fd: c_int, wanted: u32) -> u32 {
 /// Returns false when the wait is over (time or signal).
 fn sleep(me: Slot, deadline: Option<u64>) -> Result<(), Wake> {
     let why = turn::wait(me, 0, deadline);
-    vkernel().poll_unregister_all(me);
+    vkernel().poll_unregister_all(tls::slot());
     if why == Wake::Woken { Ok(()) } else { Err(why) }
 }
 

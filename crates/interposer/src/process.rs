@@ -154,6 +154,7 @@ pub(crate) fn reattach_after_exec() {
     // The kernel has ended the other threads, closed these descriptors and
     // taken the handlers out.
     threads::drop_siblings(slot, index);
+    crate::holds::give_up_all(slot);
     let _ = vkernel().exec(&mut Effects, index, |_| {});
     crate::timers::forget(index, true);
     actions::forget_handlers(index);
@@ -233,6 +234,7 @@ pub(crate) fn end(status: u32) {
     threads::drop_siblings(me, index);
     tls::set_slot(0);
     world().scheduler.remove(me);
+    crate::holds::give_up_all(me);
     bury(index, status);
     if world().scheduler.alive() > 0 {
         turn::leave();

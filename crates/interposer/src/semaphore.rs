@@ -73,7 +73,7 @@ pub(crate) unsafe fn wait(s: *mut Semaphore, limit: Limit) -> c_int {
             }
             match turn::wait(me, Semaphore::key(s, me), deadline) {
                 Wake::TimedOut => return raw::fail(libc::ETIMEDOUT),
-                Wake::Interrupted if deadline.is_some() || !crate::signals::restarts(me) => {
+                Wake::Interrupted if deadline.is_some() || !crate::signals::restarts() => {
                     return raw::fail(libc::EINTR);
                 }
                 Wake::Interrupted => {}

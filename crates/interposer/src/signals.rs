@@ -365,7 +365,7 @@ pub(crate) fn deliver(me: Slot) {
 }
 
 #[cold]
-fn deliver_all(me: Slot) {
+fn deliver_all(mut me: Slot) {
     // Inside the C library a lock of its own may be held that a handler needs.
     while world().threads[me as usize].pinned == 0 {
         let mask = world().threads[me as usize].mask;
@@ -373,6 +373,7 @@ fn deliver_all(me: Slot) {
             break;
         };
         act(me, info);
+        me = crate::tls::slot();
     }
 }
 
@@ -398,6 +399,7 @@ fn act(me: Slot, info: Info) {
             FAIL
         };
     }
+    let interrupted = t.interrupted;
     t.current = info;
     t.delivering = info.signal;
     // SAFETY: raises a signal for the calling thread; its handler runs now and
@@ -405,7 +407,10 @@ fn act(me: Slot, info: Info) {
     unsafe {
         sys!(Sysno::tgkill, raw::getpid(), raw::gettid(), info.signal);
     }
-    world().threads[me as usize].delivering = 0;
+    // The handler may have waited itself, and a fork in it made another thread.
+    let t = &mut world().threads[crate::tls::slot() as usize];
+    t.delivering = 0;
+    t.interrupted = interrupted;
 }
 
 /// Values of a thread's `interrupted`: what a handler that ran during its wait
@@ -421,12 +426,14 @@ pub(crate) fn wait_begins(me: Slot) {
 
 /// Whether a handler ran since the wait of the calling thread began.
 #[inline]
-pub(crate) fn handled(me: Slot) -> bool {
+pub(crate) fn handled() -> bool {
+    let me = crate::tls::slot();
     world().threads[me as usize].interrupted != 0
 }
 
 /// Whether a call that was interrupted goes on after the handler (SA_RESTART).
-pub(crate) fn restarts(me: Slot) -> bool {
+pub(crate) fn restarts() -> bool {
+    let me = crate::tls::slot();
     world().threads[me as usize].interrupted != FAIL
 }
 
@@ -477,11 +484,13 @@ pub(crate) unsafe fn with_mask(mask: *const sigset_t, f: impl FnOnce() -> c_int)
     // What it lets through and is there already ends the call at once.
     wait_begins(me);
     deliver(me);
-    let result = if handled(me) {
+    let result = if handled() {
         raw::fail(libc::EINTR)
     } else {
         f()
     };
+    // A child that was made in a handler meanwhile has a record of its own.
+    let me = crate::tls::slot();
     set_mask(me, old);
     // A handler that runs now must not change what the call says.
     // SAFETY: errno is the thread's own.

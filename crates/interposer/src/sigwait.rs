@@ -24,7 +24,7 @@ pub(crate) fn await_one(me: Slot, set: u64, deadline: Option<u64>) -> Result<Inf
         world().threads[me as usize].awaits = set;
         let why = turn::wait(me, 0, deadline);
         world().threads[me as usize].awaits = 0;
-        if why == Wake::Interrupted && signals::handled(me) {
+        if why == Wake::Interrupted && signals::handled() {
             return Err(libc::EINTR);
         }
     }
@@ -88,7 +88,7 @@ fn until_handled(me: Slot) -> c_int {
     }
     signals::wait_begins(me);
     signals::deliver(me);
-    while !signals::handled(me) {
+    while !signals::handled() {
         turn::wait(me, 0, None);
     }
     fail(libc::EINTR)

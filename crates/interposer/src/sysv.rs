@@ -63,7 +63,7 @@ fn waiting(
         match turn::wait(me, key, deadline) {
             Wake::TimedOut => return fail(libc::EAGAIN) as isize,
             // Never restarted, see signal(7).
-            Wake::Interrupted if signals::handled(me) => return fail(libc::EINTR) as isize,
+            Wake::Interrupted if signals::handled() => return fail(libc::EINTR) as isize,
             _ => {}
         }
     }

@@ -76,6 +76,7 @@ pub(crate) struct Thread {
     /// Of the segment, when the kernel was last told what it keeps for the thread.
     pub(crate) generation: u32,
     _pad: u32,
+    pub(crate) holds: crate::holds::Holds,
     /// The program's own stack for handlers.
     pub(crate) own_stack: crate::fatal::OwnStack,
 }
@@ -127,9 +128,11 @@ pub(crate) fn prepare_child(slot: Slot, process: u32) {
     let original = &w.threads[tls::slot() as usize];
     let (cancel, initialiser) = (original.cancel, original.initialiser);
     let (policy, priority) = (original.policy, original.priority);
-    let mask = original.mask;
+    let (mask, interrupted) = (original.mask, original.interrupted);
     let t = &mut w.threads[slot as usize];
     (t.cancel, t.initialiser) = (cancel, initialiser);
+    // A fork in a handler: the child, too, is in the wait that was interrupted.
+    t.interrupted = interrupted;
     (t.policy, t.priority) = (policy, priority);
     (t.mask, t.asked) = (mask, mask);
 }
@@ -287,6 +290,7 @@ unsafe extern "C" fn last_call(_: *mut c_void) {
 fn end(me: Slot) {
     cancel::ends(me);
     begin(Op::ThreadEnd);
+    crate::holds::give_up_all(me);
     let w = world();
     let process = w.threads[me as usize].process as usize;
     if is_last(me) {
@@ -367,6 +371,14 @@ pub(crate) fn drop_siblings(me: Slot, process: u32) {
         if slot != me && w.threads[slot as usize].process == process && w.scheduler.exists(slot) {
             w.scheduler.remove(slot);
             w.threads[slot as usize].handle = 0;
+        }
+    }
+    // When none is left that could be woken by it.
+    for slot in 1..world().scheduler.slots_end() {
+        let w = world();
+        let gone = !w.scheduler.exists(slot) && w.threads[slot as usize].process == process;
+        if slot != me && gone {
+            crate::holds::give_up_all(slot);
         }
     }
     w.processes[process as usize].leavers = 0;

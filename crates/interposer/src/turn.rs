@@ -175,15 +175,18 @@ pub(crate) fn spin(me: Slot, which: u64) {
 
 /// Waits for `key` (0: for a direct wake only) or until virtual time
 /// `deadline`; returns why the wait ended, with the turn held again.
+///
+/// A child that was made in a handler in such a wait goes on with it as itself.
 pub(crate) fn wait(me: Slot, key: u64, deadline: Option<u64>) -> Wake {
     if me == 0 {
         refuse::unscheduled_wait();
     }
+    let me = tls::slot();
     inotify::look(me);
     signals::wait_begins(me);
     // A signal that came before the wait ends it at once.
     signals::deliver(me);
-    if signals::handled(me) {
+    if signals::handled() {
         return Wake::Interrupted;
     }
     let w = world();
@@ -199,9 +202,10 @@ pub(crate) fn wait(me: Slot, key: u64, deadline: Option<u64>) -> Wake {
         cancel::act_in_wait(me);
     }
     signals::deliver(me);
+    let me = tls::slot();
     world().threads[me as usize].in_point = in_point;
     // Somebody else may have taken the signal meanwhile.
-    if why == Wake::Interrupted && !signals::handled(me) && !cancel::is_asked(me) {
+    if why == Wake::Interrupted && !signals::handled() && !cancel::is_asked(me) {
         return Wake::Woken;
     }
     why

@@ -75,7 +75,7 @@ fn find(whom: Whom, options: c_int) -> Result<Option<News>, c_int> {
             return Ok(None);
         }
         let why = turn::wait(me, process::wait_key(mine), None);
-        if why == Wake::Interrupted && !signals::restarts(me) {
+        if why == Wake::Interrupted && !signals::restarts() {
             return Err(libc::EINTR);
         }
     }
