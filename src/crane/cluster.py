@@ -21,12 +21,14 @@ from typing import Any
 
 import msgspec
 
-from crane import config
+from crane import certificates, config, durable
 from crane.checkpoint.schedule import Policy
 from crane.errors import CraneError, UsageError
 
 _FORMAT = 1
 _FILE = "cluster.json"
+# Keys that never leave this machine; a cluster that runs must not meet their end.
+_CERTIFICATE_DAYS = 19 * 365
 # Below the range from which kernels choose ports for outgoing connections, so
 # that a port stays free between two runs.
 _PEER_PORTS = range(20_000, 30_000)
@@ -51,6 +53,8 @@ class ClusterState(msgspec.Struct, frozen=True, kw_only=True):
     vote: bool = False
     share: list[str] = []
     private: list[str] = []
+    tls: bool = True
+    """Whether the replicas' connections are encrypted."""
     accept_changes: bool = False
     """Of the last start: files may differ from those with which the log was begun."""
     checkpoints: Policy = Policy()
@@ -77,6 +81,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     vote: bool | None = None
     share: list[str] = []
     private: list[str] = []
+    tls: bool | None = None
     accept_changes: bool = False
     checkpoints: Policy | None = None
     engine: dict[str, Any]
@@ -128,6 +133,7 @@ def reconcile(found: ClusterState | None, wanted: Wanted, place: str) -> Cluster
             share=wanted.share,
             private=wanted.private,
             checkpoints=wanted.checkpoints or Policy(),
+            tls=wanted.tls is not False,
             engine=wanted.engine,
         )
     mend = "give another --state, or remove that directory to start afresh"
@@ -154,6 +160,7 @@ def reconcile(found: ClusterState | None, wanted: Wanted, place: str) -> Cluster
         listen=listen_addresses(wanted.listen, count) if wanted.listen else found.listen,
         durability=wanted.durability or found.durability,
         vote=found.vote if wanted.vote is None else wanted.vote,
+        tls=found.tls if wanted.tls is None else wanted.tls,
         accept_changes=wanted.accept_changes,
         checkpoints=wanted.checkpoints or found.checkpoints,
         engine={**found.engine, **wanted.engine},
@@ -231,7 +238,7 @@ class StateDir:
 
     def write(self, state: ClusterState) -> None:
         """Write the cluster down, so that it is whole or absent after a crash."""
-        _write_durably(self.path / _FILE, msgspec.json.format(msgspec.json.encode(state)))
+        durable.write(self.path / _FILE, msgspec.json.format(msgspec.json.encode(state)))
 
     def replica_dir(self, number: int) -> Path:
         """The directory of one replica."""
@@ -258,20 +265,30 @@ class StateDir:
             durability=state.durability,
             vote=state.vote,
             limits=state.limits,
-            hide=[str(self.replicas_dir)],
+            hide=[str(self.replicas_dir), str(self.path / certificates.AUTHORITY)],
             share=state.share,
             private=state.private,
+            tls=state.tls,
             accept_changes=state.accept_changes,
             checkpoints=state.checkpoints,
             engine=state.engine,
         )
 
     def write_node_config(self, state: ClusterState, number: int) -> Path:
-        """Write one replica's configuration file; its path."""
+        """Write one replica's configuration file, with a certificate if it has none; its path.
+
+        Raises:
+            CraneError: when a certificate is needed and the authority cannot be read.
+        """
         directory = self.replica_dir(number)
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        files = certificates.Files.of(directory)
+        if state.tls and not files.complete():
+            place = self.path / certificates.AUTHORITY
+            authority = certificates.Authority.of(state.cluster_id, place)
+            authority.issue(number, files, days=_CERTIFICATE_DAYS)
         file = directory / "node.toml"
-        _write_durably(file, config.dump(self.node_config(state, number)).encode())
+        durable.write(file, config.dump(self.node_config(state, number)).encode())
         return file
 
 
@@ -309,18 +326,3 @@ def is_free(host: str, port: int) -> bool:
         except OSError:
             return False
     return True
-
-
-def _write_durably(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with os.fdopen(fd, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)

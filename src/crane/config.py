@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import msgspec
 
+from crane import certificates
 from crane.checkpoint.schedule import Policy
 from crane.errors import UsageError
 
@@ -87,10 +88,16 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """Paths of the machine that the program sees as they are (agreed); ``:rw`` lets it write."""
     private: list[AbsolutePath] = []
     """Directories of which the replica has a copy of its own in ``state_dir`` (agreed)."""
+    tls: bool = True
+    """Whether the replicas' connections are encrypted; the same in every replica's file."""
     accept_changes: bool = False
     """Start although files or settings are not those with which the log was begun."""
     checkpoints: Policy = Policy()
     """How often checkpoints are taken."""
+    admin_listen: str | None = None
+    """``host:port`` where the admin API is reached from elsewhere, over TLS."""
+    admin_token_file: AbsolutePath | None = None
+    """The file with the token that callers from elsewhere must show."""
     attach_timeout: Annotated[float, msgspec.Meta(gt=0)] = 20.0
     """Seconds in which the interposer must report in from inside the program."""
     engine: dict[str, Any] = {}
@@ -117,6 +124,8 @@ class ClusterFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Paths of the machine that the replicas share; ``:rw`` lets the program write there."""
     private: list[str] = []
     """Directories of which each replica has a copy of its own."""
+    tls: bool | None = None
+    """Whether the replicas' connections are encrypted; they are unless it says otherwise."""
     env: dict[str, str] = {}
     """Variables set for the program besides those of ``crane run`` itself."""
     checkpoints: Policy | None = None
@@ -195,6 +204,18 @@ def check_node(config: NodeConfig, place: str) -> None:
     if len(set(config.peers.values())) != len(config.peers):
         raise UsageError(f"{place}: field `peers`: two replicas have the same address")
     check_ip(config.listen, f"{place}: field `listen`")
+    if config.admin_listen is not None:
+        try:
+            ipaddress.ip_address(split_address(config.admin_listen)[0])
+        except ValueError as error:
+            raise UsageError(
+                f"{place}: field `admin_listen`: {error}; give an IP address and a port"
+            ) from error
+        if config.admin_token_file is None or not config.tls:
+            raise UsageError(
+                f"{place}: field `admin_listen`: needs `admin_token_file` and `tls`; add them, or"
+                " leave it out for the Unix socket alone"
+            )
     for port in config.port_map:
         if not port.isdigit() or not 1 <= int(port) <= 65535:
             raise UsageError(f"{place}: field `port_map`: `{port}` is not a port number")
@@ -232,7 +253,7 @@ def dump(config: NodeConfig) -> str:
     """The TOML text of a node's configuration."""
     import tomli_w
 
-    header = "# Written by `crane run`; `crane node --config` reads it.\n"
+    header = "# Written by crane; `crane node --config` reads it.\n"
     data = {key: value for key, value in msgspec.to_builtins(config).items() if value is not None}
     return header + tomli_w.dumps(data)
 
@@ -249,9 +270,12 @@ def engine_config(
     start = None
     if checkpoint is not None:
         start = {"share": str(checkpoint.share), "segment": str(checkpoint.segment)}
+    files = certificates.Files.of(Path(config.state_dir))
+    tls = {"ca": str(files.ca), "certificate": str(files.certificate), "key": str(files.key)}
     return msgspec.json.encode(
         {
             "cluster_id": config.cluster_id,
+            "tls": tls if config.tls else None,
             "name": config.name,
             "id": config.id,
             "peers": config.peers,

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from crane import divergence, environment, hang, manifest, native, ownership, procfs
+from crane import certificates, divergence, environment, hang, manifest, native, ownership, procfs
 from crane.admin import AdminServer
 from crane.checkpoint.manager import Manager, ending
 from crane.checkpoint.store import Store
@@ -32,6 +32,7 @@ from crane.child import describe_exit
 from crane.errors import CraneError, UsageError
 from crane.life import Life
 from crane.registry import ClusterRunDir, NodeEntry
+from crane.remote import Door
 
 if TYPE_CHECKING:
     from crane.checkpoint.store import Checkpoint
@@ -103,9 +104,12 @@ class Node:
                 ("POST", "/v1/checkpoint"): self._take_checkpoint,
                 ("POST", "/v1/stop"): self._stop,
             },
+            door=Door.of(self._config),
+            warn=self._warn,
         )
         self._take_state_dir()
         watch: asyncio.Task[None] | None = None
+        expiry: asyncio.Task[None] | None = None
         try:
             self._run_dir.create()
             self._register()
@@ -114,9 +118,13 @@ class Node:
             agreed = self._compare_files(fresh=not any(log_dir.glob("log-*.seg")))
             self._checkpoints.agreed = agreed
             watch = asyncio.create_task(self._checkpoints.watch())
+            if self._config.tls:
+                file = certificates.Files.of(self._state).certificate
+                expiry = asyncio.create_task(certificates.watch(file, self._warn))
             return await self._live(agreed)
         finally:
             await ending(watch)
+            await ending(expiry)
             await admin.stop()
             self._run_dir.remove(self._who)
             os.close(self._lock)
@@ -431,6 +439,9 @@ class Node:
             f" {self._config.attach_timeout:g} s, so nothing would be replicated; does the program"
             f" clear LD_PRELOAD? its output is in {self._state / 'server.log'}"
         )
+
+    def _warn(self, message: str) -> None:
+        self._events({"kind": "warning", "message": message})
 
     def _fail(self, message: str) -> None:
         """End because of an error; only the first is told."""

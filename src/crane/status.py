@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Literal
 
@@ -9,7 +10,9 @@ import msgspec
 
 from crane import divergence
 from crane.admin import UnreachableError, request
+from crane.errors import CraneError
 from crane.registry import ClusterRunDir, NodeEntry
+from crane.remote import Remote
 
 Role = Literal["leader", "follower", "candidate", "down"]
 State = Literal["running", "starting", "paused", "down"]
@@ -47,7 +50,7 @@ class ReplicaStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ClusterStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """A cluster as its processes on this machine tell it."""
+    """A cluster as the processes that were asked tell it."""
 
     name: str
     replicas: list[ReplicaStatus]
@@ -117,6 +120,27 @@ def threads(directory: ClusterRunDir) -> dict[int, list[dict[str, Any]]]:
                 answer = request(directory.socket(str(number)), "GET", "/v1/threads", timeout=10)
                 found[number] = answer["threads"]
     return found
+
+
+def collect_remote(nodes: Sequence[Remote], warn: Callable[[str], None]) -> ClusterStatus:
+    """Ask nodes elsewhere; ``warn`` is told of those that do not answer.
+
+    Raises:
+        CraneError: when none does, or one refuses.
+    """
+    rows, name, reason = {}, "", ""
+    for node in nodes:
+        try:
+            answer = request(node, "GET", "/v1/status", timeout=5)
+        except UnreachableError as error:
+            reason = str(error)
+            warn(reason)
+            continue
+        name = str(answer["name"])
+        rows[int(answer["id"])] = row(int(answer["id"]), answer)
+    if not rows:
+        raise CraneError(reason)
+    return ClusterStatus(name=name, replicas=[rows[number] for number in sorted(rows)])
 
 
 def collect(directory: ClusterRunDir) -> ClusterStatus:

@@ -287,6 +287,7 @@ def run(state_dir: StateDir, wanted: Wanted, say: Sayer) -> None:
     """
     native.core()
     native.interposer_path()
+    os.umask(0o077)
     if ClusterRunDir(wanted.name).in_use():
         raise CraneError(
             f"a cluster `{wanted.name}` runs already; `crane stop --name {wanted.name}` ends it,"

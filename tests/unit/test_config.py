@@ -75,6 +75,11 @@ def test_engine_settings_are_handed_on(tmp_path: Path) -> None:
     text = config.engine_config(node, agreed="a\tb\n", log_dir=Path("/l"), segment=Path("/s"))
     assert json.loads(text) == {
         "cluster_id": node.cluster_id,
+        "tls": {
+            "ca": "/var/lib/x/tls/ca.crt",
+            "certificate": "/var/lib/x/tls/node.crt",
+            "key": "/var/lib/x/tls/node.key",
+        },
         "name": "shop",
         "id": 2,
         "peers": {"1": "10.0.0.1:7117", "2": "[fe80::1]:7117"},

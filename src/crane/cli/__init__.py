@@ -19,6 +19,7 @@ _COMMANDS = {
     "checkpoint": "crane.cli.checkpoint",
     "doctor": "crane.cli.doctor",
     "files": "crane.cli.files",
+    "init": "crane.cli.init",
     "kill": "crane.cli.control",
     "list": "crane.cli.show",
     "logs": "crane.cli.show",

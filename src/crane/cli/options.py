@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import click
 
+NAME = r"[a-z0-9]([a-z0-9-]{0,46}[a-z0-9])?"
+"""What a cluster's name looks like."""
+
 name_option = click.option("--name", help="The cluster; needed only where several run.")
 share_option = click.option(
     "--share",

@@ -13,7 +13,9 @@ import msgspec
 
 from crane import control, registry, terminal
 from crane.cli.options import name_option, replica_argument
-from crane.errors import CraneError
+from crane.config import split_address
+from crane.errors import CraneError, UsageError
+from crane.remote import Remote, read_token
 
 _HEADS = ("REPLICA", "ROLE", "ADDRESS", "TERM", "COMMIT", "APPLIED", "CONNS", "OUTPUT", "STATE")
 _THREAD_HEADS = ("REPLICA", "THREAD", "PID/TID", "NAME", "STATE", "LAST OPERATION", "WAITS FOR")
@@ -22,16 +24,43 @@ _THREAD_HEADS = ("REPLICA", "THREAD", "PID/TID", "NAME", "STATE", "LAST OPERATIO
 @click.command("status")
 @click.option("--json", "as_json", is_flag=True, help="Write JSON.")
 @click.option("--threads", is_flag=True, help="Show the programs' threads.")
+@click.option(
+    "--connect",
+    multiple=True,
+    metavar="HOST:PORT",
+    help="Ask nodes on other machines (`admin_listen`), repeated or with commas.",
+)
+@click.option(
+    "--token-file", type=click.Path(path_type=Path), help="With --connect: the file of the token."
+)
+@click.option(
+    "--ca",
+    type=click.Path(path_type=Path),
+    help="With --connect: the certificate of the cluster's authority (`ca.crt`).",
+)
 @name_option
-def status_command(as_json: bool, threads: bool, name: str | None) -> None:
+def status_command(  # noqa: PLR0917 - click passes by name
+    as_json: bool,
+    threads: bool,
+    connect: tuple[str, ...],
+    token_file: Path | None,
+    ca: Path | None,
+    name: str | None,
+) -> None:
     """Show the replicas of a cluster."""
     from crane import status
 
-    directory = registry.choose(name)
-    if threads:
-        _threads(status.threads(directory), as_json)
-        return
-    found = status.collect(directory)
+    if connect:
+        if threads or name:
+            raise UsageError("--connect goes with neither --threads nor --name")
+        remotes = _remotes(connect, token_file, ca)
+        found = status.collect_remote(remotes, lambda text: terminal.say(text, True))
+    else:
+        directory = registry.choose(name)
+        if threads:
+            _threads(status.threads(directory), as_json)
+            return
+        found = status.collect(directory)
     if as_json:
         terminal.out(msgspec.json.format(msgspec.json.encode(found)).decode())
         return
@@ -49,6 +78,20 @@ def status_command(as_json: bool, threads: bool, name: str | None) -> None:
             terminal.out(f"replica {one.id}: {one.reason}")
         for place in one.stack or ():
             terminal.out(f"    {place}")
+
+
+def _remotes(connect: tuple[str, ...], token_file: Path | None, ca: Path | None) -> list[Remote]:
+    """The nodes that are asked over the network."""
+    if token_file is None or ca is None:
+        raise UsageError("--connect needs --token-file and --ca")
+    token = read_token(token_file)
+    found = []
+    for word in (one for text in connect for one in text.split(",")):
+        try:
+            found.append(Remote(*split_address(word), ca=ca, token=token))
+        except ValueError as error:
+            raise UsageError(f"--connect: {error}") from error
+    return found
 
 
 def _threads(found: dict[int, list[dict[str, Any]]], as_json: bool) -> None:
