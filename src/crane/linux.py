@@ -34,7 +34,11 @@ MNT_DETACH = 2
 ADDR_NO_RANDOMIZE = 0x0004_0000
 
 _PR_SET_PDEATHSIG = 1
+_PR_CAPBSET_DROP = 24
 _PR_SET_NO_NEW_PRIVS = 38
+_CAPABILITY_VERSION = 0x2008_0522
+_SYS_CAPGET = {"x86_64": 125, "aarch64": 90}
+_SYS_CAPSET = {"x86_64": 126, "aarch64": 91}
 _SYS_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
 _SYS_RT_SIGACTION = {"x86_64": 13, "aarch64": 134}
 _SIGNALS = 64
@@ -136,6 +140,29 @@ def default_signals() -> None:
 def set_no_new_privileges() -> None:
     """Make setuid files and file capabilities ineffective for this process's programs."""
     _check(_libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "prctl(PR_SET_NO_NEW_PRIVS)")
+
+
+def drop_bounding_capability(number: int) -> None:
+    """Let no program that this process starts have a capability, whoever it runs as."""
+    _check(_libc.prctl(_PR_CAPBSET_DROP, number, 0, 0, 0), "prctl(PR_CAPBSET_DROP)")
+
+
+def keep_capabilities(kept: int) -> None:
+    """Give up this thread's capabilities but those of a mask, and hand none down.
+
+    Threads that it starts afterwards have what it has.
+    """
+    machine = os.uname().machine
+    header = ctypes.create_string_buffer(struct.pack("Ii", _CAPABILITY_VERSION, 0), 8)
+    data = ctypes.create_string_buffer(24)
+    _check(_libc.syscall(_SYS_CAPGET[machine], header, data), "capget")
+    low = struct.unpack_from("III", data.raw, 0)
+    high = struct.unpack_from("III", data.raw, 12)
+    words = []
+    for (effective, permitted, _), mask in ((low, kept & 0xFFFF_FFFF), (high, kept >> 32)):
+        words += [effective & mask, permitted & mask, 0]
+    data = ctypes.create_string_buffer(struct.pack("6I", *words), 24)
+    _check(_libc.syscall(_SYS_CAPSET[machine], header, data), "capset")
 
 
 def set_interface_up(name: str) -> None:

@@ -24,7 +24,17 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from crane import certificates, divergence, environment, hang, manifest, native, ownership, procfs
+from crane import (
+    certificates,
+    divergence,
+    environment,
+    hang,
+    manifest,
+    native,
+    ownership,
+    privileges,
+    procfs,
+)
 from crane.admin import AdminServer
 from crane.checkpoint.manager import Manager, ending
 from crane.checkpoint.store import Store
@@ -532,4 +542,5 @@ def main(config: NodeConfig, events: Events, parent: int | None) -> int:
         if os.getppid() != parent:
             return 1
     os.umask(0o077)
+    privileges.limit(privileges.NODE)
     return asyncio.run(Node(config, events).run())

@@ -34,7 +34,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from crane import errors, linux, mounts
+from crane import errors, linux, mounts, privileges
 
 if TYPE_CHECKING:
     from crane.checkpoint import restoration
@@ -320,7 +320,10 @@ def _exec(spec: Spec, failed: int) -> NoReturn:
         os.chdir(spec.cwd)
         step = "fix its addresses"
         linux.personality(linux.ADDR_NO_RANDOMIZE)
-        # Setuid helpers would drop the interposer; now their bit has no effect.
+        # Of root's. Also for others setuid helpers would drop the interposer; now
+        # their bit has no effect.
+        step = "give up privileges"
+        privileges.limit(privileges.PROGRAM)
         linux.set_no_new_privileges()
         # An ignored signal stays ignored: Python ignores some, nohup and shells others.
         linux.default_signals()
