@@ -32,6 +32,7 @@ mod pace;
 mod peers;
 mod program;
 mod publish;
+mod refusals;
 mod replayer;
 mod returns;
 mod server_output;

@@ -11,6 +11,7 @@ use crate::link::{Link, Phase, ReadResult};
 use crate::manifest;
 use crate::message::ToGateway;
 use crate::notice::Notices;
+use crate::refusals::Refusals;
 use crate::stream::{Broken, Stream};
 use crate::tls::{self, Security};
 use crane_consensus::Message;
@@ -19,23 +20,25 @@ use mio::net::{TcpListener, TcpStream};
 use mio::{Interest, Registry, Token};
 use serde_json::json;
 use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 /// The token of the listener for other replicas.
 pub const PEER_LISTENER: Token = Token(2);
 /// Tokens of connections to other replicas begin here.
 pub const LINK_TOKENS: usize = 1 << 10;
-/// Connections that have not said who they are, at most.
+/// Connections that have not said who they are, at most: so many from the other
+/// replicas' machines, and so many from everywhere else, which cannot keep the
+/// replicas out.
 const STRANGERS: usize = 64;
+/// Bytes of a greeting, at most.
+const GREETING_LIMIT: usize = 8 << 20;
 const FIRST_BACK_OFF: Duration = Duration::from_millis(20);
 const LAST_BACK_OFF: Duration = Duration::from_millis(500);
 /// A connection that lasted so long was a good one.
 const LASTING: Duration = Duration::from_secs(1);
 const GREETING_TIMEOUT: Duration = Duration::from_secs(5);
-const WARN_AGAIN: Duration = Duration::from_secs(60);
 /// Longest time for which a message is held back: with the time since the one
 /// before it stays below the shortest election time-out.
 const HELD_BACK: Duration = Duration::from_millis(150);
@@ -92,7 +95,7 @@ pub struct Peers {
     arrivals: Vec<(u8, Arrival)>,
     /// Links with more to read.
     again: Vec<usize>,
-    warned: BTreeMap<String, Instant>,
+    refusals: Refusals,
     /// Differences of a replica that was let in, to be told.
     harmless: Option<(u8, Vec<String>)>,
     buffer: Vec<u8>,
@@ -175,7 +178,7 @@ impl Peers {
             peers: config.peers.iter().filter_map(peer).collect(),
             arrivals: Vec::new(),
             again: Vec::new(),
-            warned: BTreeMap::new(),
+            refusals: Refusals::default(),
             harmless: None,
             buffer: vec![0; READ_BUFFER],
             patient: Vec::new(),
@@ -298,12 +301,16 @@ impl Peers {
     }
 
     /// Dials whom it is time to dial, and gives up on silent strangers.
-    pub fn tick(&mut self, registry: &Registry) {
+    pub fn tick(&mut self, registry: &Registry, notices: &Notices) {
         let now = Instant::now();
         for slot in 0..self.links.len() {
             let late =
                 |l: &Link| !matches!(l.phase, Phase::Ready(_)) && now > l.since + GREETING_TIMEOUT;
-            if self.links[slot].as_ref().is_some_and(late) {
+            if let Some(link) = self.links[slot].as_ref().filter(|l| late(l)) {
+                if let Some(from) = link.from {
+                    let text = format!("a connection from {from} was closed: it says nothing");
+                    self.warn(text, notices);
+                }
                 self.drop_link(slot);
             }
         }
@@ -349,12 +356,17 @@ impl Peers {
     }
 
     /// Accepts replicas that dial.
-    pub fn accept(&mut self, registry: &Registry) {
+    pub fn accept(&mut self, registry: &Registry, notices: &Notices) {
         loop {
             match self.listener.accept() {
                 Ok((socket, from)) => {
-                    let strangers = |l: &&Link| !matches!(l.phase, Phase::Ready(_));
-                    if self.links.iter().flatten().filter(strangers).count() >= STRANGERS {
+                    if self.strangers_beside(from.ip()) >= STRANGERS {
+                        let from = from.ip();
+                        let text = format!(
+                            "a connection from {from} was closed: too many others have not said \
+                             who they are; check who connects to this address"
+                        );
+                        self.warn(text, notices);
                         continue;
                     }
                     let tls = self.security.as_ref().map(Security::answer).transpose();
@@ -372,6 +384,17 @@ impl Peers {
                 Err(_) => return,
             }
         }
+    }
+
+    /// Connections that were dialled from the same side as one from `host`, the
+    /// other replicas' or everybody else's, and have not said who they are.
+    fn strangers_beside(&self, host: IpAddr) -> usize {
+        let belongs = |host| self.peers.values().any(|p| p.address.ip() == host);
+        let strange = |l: &&Link| {
+            let silent = !matches!(l.phase, Phase::Ready(_));
+            silent && l.from.is_some_and(|from| belongs(from) == belongs(host))
+        };
+        self.links.iter().flatten().filter(strange).count()
     }
 
     /// Handles what the system reported of a connection.
@@ -455,6 +478,10 @@ impl Peers {
                 (Phase::Ready(peer), Frame::Raft(bytes)) => {
                     let message = wire::decode_raft(bytes)
                         .map_err(|_| malformed(peer, "a message that cannot be read"))?;
+                    if message.from != u64::from(peer) {
+                        let what = format!("a message in the name of replica {}", message.from);
+                        return Err(malformed(peer, &what));
+                    }
                     (peer, Arrival::Raft(message))
                 }
                 (Phase::Ready(peer), Frame::Gateway(bytes)) => {
@@ -476,6 +503,9 @@ impl Peers {
                     self.make_ready(peer, slot, hello.incarnation);
                     continue;
                 }
+                (Phase::Ready(peer), Frame::Hello(_)) => {
+                    return Err(malformed(peer, "a second greeting"));
+                }
                 (Phase::Greeting, _) => {
                     return Err(Failure::Warn(
                         "a connection between replicas did not begin with a greeting".into(),
@@ -486,6 +516,11 @@ impl Peers {
             self.arrivals.push((peer, arrival));
         }
         link.phase = phase;
+        if phase == Phase::Greeting && link.reader().pending() > GREETING_LIMIT {
+            return Err(Failure::Warn(
+                "a connection between replicas began with too long a greeting".into(),
+            ));
+        }
         Ok(())
     }
 
@@ -567,7 +602,8 @@ impl Peers {
     }
 
     fn tell_differences(&mut self, id: u8, names: &[String], outvoted: bool, notices: &Notices) {
-        if self.first_for_a_while(format!("differs {id} {outvoted} {names:?}")) {
+        let text = format!("differs {id} {outvoted} {names:?}");
+        if self.refusals.are_news(text, Instant::now()) {
             let refused = names
                 .first()
                 .is_some_and(|name| !manifest::is_harmless(name));
@@ -630,21 +666,8 @@ impl Peers {
     }
 
     fn warn(&mut self, text: String, notices: &Notices) {
-        if self.first_for_a_while(text.clone()) {
+        if self.refusals.are_news(text.clone(), Instant::now()) {
             notices.warn(text);
-        }
-    }
-
-    /// Whether this was not told lately.
-    fn first_for_a_while(&mut self, text: String) -> bool {
-        let now = Instant::now();
-        self.warned.retain(|_, at| now < *at + WARN_AGAIN);
-        match self.warned.entry(text) {
-            Entry::Vacant(first) => {
-                first.insert(now);
-                true
-            }
-            Entry::Occupied(_) => false,
         }
     }
 }

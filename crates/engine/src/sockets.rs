@@ -270,7 +270,7 @@ impl Host for Sockets<'_> {
 
     fn chores(&mut self, links: &mut Peers, clients: &mut Clients) {
         let now = Instant::now();
-        links.tick(self.poll.registry());
+        links.tick(self.poll.registry(), &self.shared.notices);
         self.tell_besides(now);
         if let Some(since) = self.starved_since {
             clients.retry_starved();
@@ -357,7 +357,9 @@ impl DataPlane<'_, Sockets<'_>> {
             let accepted = self.clients.accept_unix(token, &host.unix, registry);
             host.note_accepted(accepted);
         } else if token == PEER_LISTENER {
-            self.core.peers.accept(host.poll.registry());
+            self.core
+                .peers
+                .accept(host.poll.registry(), &self.shared.notices);
         } else if token.0 >= LINK_TOKENS {
             self.core.peers.ready(token, event, &self.shared.notices);
         }

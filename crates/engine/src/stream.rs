@@ -1,13 +1,12 @@
 //! What carries a connection between replicas: a socket, plain or under TLS.
 //!
 //! Everything that is sent or received between replicas goes through
-//! [`Stream`], which never waits, or through [`Blocking`], into which a thread
-//! of its own may turn one.
+//! [`Stream`], which never waits.
 
 use mio::net::TcpStream;
 use rustls::Connection;
 use std::fmt;
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, Read, Write};
 
 /// Bytes encrypted at once.
 const PIECE: usize = 256 << 10;
@@ -176,24 +175,6 @@ impl Stream {
         }
         Ok(true)
     }
-
-    /// The same connection for a thread that may wait; take it out of the event
-    /// loop first. What was received before stays with who received it.
-    ///
-    /// # Errors
-    /// When the system refuses to make the socket wait.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "checkpoints travel on a thread of their own")
-    )]
-    pub fn into_blocking(self) -> io::Result<Blocking> {
-        let socket = std::net::TcpStream::from(self.socket);
-        socket.set_nonblocking(false)?;
-        Ok(Blocking {
-            socket: BufReader::with_capacity(PIECE, socket),
-            tls: self.tls,
-        })
-    }
 }
 
 /// Hands on what was decrypted.
@@ -214,69 +195,6 @@ fn decrypted(tls: &mut Connection, take: &mut impl FnMut(&[u8])) -> io::Result<(
     }
 }
 
-/// A connection to another replica, for a thread of its own. Set the socket's
-/// time-outs: without them it waits for ever.
-pub struct Blocking {
-    socket: BufReader<std::net::TcpStream>,
-    tls: Option<Box<Connection>>,
-}
-
-impl Blocking {
-    /// The socket, to set its time-outs and to end what waits.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "checkpoints travel on a thread of their own")
-    )]
-    pub fn socket(&self) -> &std::net::TcpStream {
-        self.socket.get_ref()
-    }
-
-    fn push(&mut self) -> io::Result<()> {
-        if let Some(tls) = &mut self.tls {
-            while tls.wants_write() {
-                tls.write_tls(self.socket.get_mut())?;
-            }
-        }
-        Ok(())
-    }
-}
-
-impl Read for Blocking {
-    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        let Some(tls) = &mut self.tls else {
-            return self.socket.read(into);
-        };
-        loop {
-            match tls.reader().read(into) {
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
-                done => return done,
-            }
-            if tls.read_tls(&mut self.socket)? == 0 {
-                return Ok(0);
-            }
-            tls.process_new_packets()
-                .map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?;
-        }
-    }
-}
-
-impl Write for Blocking {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.push()?;
-        let count = match &mut self.tls {
-            None => self.socket.get_mut().write(bytes)?,
-            Some(tls) => tls.writer().write(bytes)?,
-        };
-        self.push()?;
-        Ok(count)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.push()?;
-        self.socket.get_mut().flush()
-    }
-}
-
 #[cfg(test)]
 #[path = "../tests/support/certificates.rs"]
 mod certificates;
@@ -287,7 +205,6 @@ mod tests {
     use crate::config::Tls;
     use crate::tls::Security;
     use std::net::TcpListener;
-    use std::time::Duration;
 
     /// Two ends of a connection.
     fn sockets() -> (TcpStream, TcpStream) {
@@ -333,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_arrive_before_and_after_it_goes_to_a_thread() {
+    fn bytes_arrive_as_they_were_sent() {
         let bytes: Vec<u8> = (0..3_000_000u32).map(|n| (n % 251) as u8).collect();
         let (one, other) = sockets();
         for (mut one, mut other) in [
@@ -342,22 +259,6 @@ mod tests {
         ] {
             carry(&mut one, &mut other, &bytes);
             carry(&mut other, &mut one, &bytes[..1000]);
-            let (mut one, mut other) =
-                (one.into_blocking().unwrap(), other.into_blocking().unwrap());
-            for end in [&one, &other] {
-                end.socket()
-                    .set_read_timeout(Some(Duration::from_secs(20)))
-                    .unwrap();
-            }
-            std::thread::scope(|scope| {
-                scope.spawn(|| {
-                    one.write_all(&bytes).unwrap();
-                    one.flush().unwrap();
-                });
-                let mut got = vec![0; bytes.len()];
-                other.read_exact(&mut got).unwrap();
-                assert!(got == bytes);
-            });
         }
     }
 }

@@ -10,7 +10,8 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use serde_json::Value;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use support::certificates::Authority;
 use support::{Cluster, Options, PATIENCE, wait};
 
@@ -232,6 +233,195 @@ fn wrong_certificates_of_ones_own_are_named() {
         error.contains("cannot be read") && error.contains("tls = false"),
         "{error}"
     );
+}
+
+/// Somebody on the way from a replica to another: keeps what it sends, and
+/// changes a byte of it.
+struct Eavesdropper {
+    port: u16,
+    heard: Arc<Mutex<Vec<u8>>>,
+    /// Bytes until the one that is changed.
+    change: Arc<AtomicUsize>,
+}
+
+impl Eavesdropper {
+    fn before(port: u16) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let own = listener.local_addr().unwrap().port();
+        let heard = Arc::new(Mutex::new(Vec::new()));
+        let change = Arc::new(AtomicUsize::new(usize::MAX));
+        let (kept, changes) = (heard.clone(), change.clone());
+        // Ends with the test's process.
+        std::thread::spawn(move || {
+            for dialler in listener.incoming() {
+                let (Ok(dialler), Ok(other)) = (dialler, TcpStream::connect(("127.0.0.1", port)))
+                else {
+                    continue;
+                };
+                let back = (other.try_clone().unwrap(), dialler.try_clone().unwrap());
+                std::thread::spawn(move || carry(back.0, back.1, |_| {}));
+                let (kept, changes) = (kept.clone(), changes.clone());
+                std::thread::spawn(move || {
+                    carry(dialler, other, |bytes| {
+                        kept.lock().unwrap().extend_from_slice(bytes);
+                        let left = changes.load(Ordering::SeqCst);
+                        if left < bytes.len() {
+                            bytes[left] ^= 1;
+                            changes.store(usize::MAX, Ordering::SeqCst);
+                        } else if left < usize::MAX {
+                            changes.store(left - bytes.len(), Ordering::SeqCst);
+                        }
+                    });
+                });
+            }
+        });
+        Self {
+            port: own,
+            heard,
+            change,
+        }
+    }
+}
+
+fn carry(mut from: TcpStream, mut to: TcpStream, mut look: impl FnMut(&mut [u8])) {
+    let mut buffer = [0; 4096];
+    while let Ok(count @ 1..) = from.read(&mut buffer) {
+        look(&mut buffer[..count]);
+        if to.write_all(&buffer[..count]).is_err() {
+            break;
+        }
+    }
+    let _ = to.shutdown(std::net::Shutdown::Both);
+    let _ = from.shutdown(std::net::Shutdown::Both);
+}
+
+/// A cluster whose replica 3 reaches replica 1 past somebody.
+fn overheard() -> (Cluster, Eavesdropper) {
+    let mut cluster = Cluster::prepare(Options::new(3));
+    let eavesdropper = Eavesdropper::before(cluster.peer_port(1));
+    cluster.detours.push((3, 1, eavesdropper.port));
+    for id in cluster.ids() {
+        cluster.start_one(id);
+    }
+    for id in cluster.ids() {
+        cluster.wait_listening(id);
+    }
+    (cluster, eavesdropper)
+}
+
+#[test]
+fn what_was_said_before_is_worth_nothing_again() {
+    let (cluster, eavesdropper) = overheard();
+    let mut client = cluster.connect(3);
+    client.write_all(b"a secret").unwrap();
+    client.read_exact(&mut [0; 8]).unwrap();
+    let heard = eavesdropper.heard.lock().unwrap().clone();
+    assert!(heard.len() > 1000);
+    assert!(!heard.windows(8).any(|bytes| bytes == b"a secret"));
+    let mut again = TcpStream::connect(("127.0.0.1", cluster.peer_port(1))).unwrap();
+    again.set_read_timeout(Some(PATIENCE)).unwrap();
+    let _ = again.write_all(&heard);
+    refused(again);
+    told(&cluster, 1, "or is a repetition");
+    serves(&cluster);
+    cluster.wait_same();
+}
+
+#[test]
+fn what_was_changed_on_its_way_ends_the_connection_and_nothing_else() {
+    let (cluster, eavesdropper) = overheard();
+    let mut client = cluster.connect(3);
+    client.write_all(b"before").unwrap();
+    client.read_exact(&mut [0; 6]).unwrap();
+    eavesdropper.change.store(100, Ordering::SeqCst);
+    let says = "the connection with replica 3 was closed: what it said was changed";
+    told(&cluster, 1, says);
+    client.write_all(b"after!").unwrap();
+    client.read_exact(&mut [0; 6]).unwrap();
+    cluster.wait_same();
+}
+
+#[test]
+fn a_replica_that_talks_nonsense_is_cut_off() {
+    let mut cluster = Cluster::start(Options::new(3));
+    cluster.kill(3);
+    let mut message = Vec::new();
+    let forged = crane_consensus::Message {
+        from: 2,
+        to: 1,
+        ..Default::default()
+    };
+    wire::encode_raft(&forged, &mut message);
+    let frame = |kind, payload: &[u8]| {
+        let mut bytes = Vec::new();
+        wire::encode(kind, payload, &mut bytes);
+        bytes
+    };
+    let mut damaged = frame(wire::kind::HASHES, b"damaged");
+    *damaged.last_mut().unwrap() ^= 1;
+    for (number, (sent, says)) in [
+        (message, "sent a message in the name of replica 2"),
+        (hello(&cluster, 3, 1001), "sent a second greeting"),
+        (
+            frame(wire::kind::RAFT, b"\xff\xff"),
+            "sent a message that cannot be read",
+        ),
+        (
+            frame(wire::kind::GATEWAY, b""),
+            "sent a gateway message that cannot be read",
+        ),
+        (
+            frame(wire::kind::HASHES, b"?"),
+            "sent hashes that cannot be read",
+        ),
+        (damaged, "checksum does not match"),
+        (b"GET / HTTP/1.1\r\n\r\n".to_vec(), "not from a replica"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let identity = cluster.authority.issue(&cluster.cluster_id, 3, 100);
+        let mut other = dial(&cluster, 1, Some(identity));
+        other
+            .write_all(&hello(&cluster, 3, 1001 + number as u32))
+            .unwrap();
+        other.write_all(&sent).unwrap();
+        refused(other);
+        told(&cluster, 1, says);
+    }
+    cluster.start_one(3);
+    cluster.wait_listening(3);
+    serves(&cluster);
+}
+
+#[test]
+fn an_earlier_start_of_a_replica_does_not_take_its_place() {
+    let cluster = Cluster::start(Options::new(3));
+    let identity = cluster.authority.issue(&cluster.cluster_id, 3, 100);
+    let mut old = dial(&cluster, 1, Some(identity));
+    old.write_all(&hello(&cluster, 3, 0)).unwrap();
+    refused(old);
+    told(&cluster, 1, "an earlier start of replica 3 was refused");
+    serves(&cluster);
+    cluster.wait_same();
+}
+
+#[test]
+fn strangers_who_say_nothing_are_bounded_and_given_up() {
+    let mut cluster = Cluster::start(Options::new(3));
+    let silent: Vec<_> = (0..70)
+        .map(|_| TcpStream::connect(("127.0.0.1", cluster.peer_port(1))).unwrap())
+        .collect();
+    told(&cluster, 1, "too many others have not said who they are");
+    told(&cluster, 1, "it says nothing");
+    for mut one in silent {
+        one.set_read_timeout(Some(PATIENCE)).unwrap();
+        assert!(matches!(one.read(&mut [0]), Ok(0) | Err(_)));
+    }
+    cluster.kill(3);
+    cluster.start_one(3);
+    cluster.wait_listening(3);
+    serves(&cluster);
 }
 
 #[test]

@@ -67,6 +67,8 @@ pub struct Cluster {
     shm: PathBuf,
     pub options: Options,
     pub authority: Authority,
+    /// Ports through which a replica reaches another: who, whom, port.
+    pub detours: Vec<(u8, u8, u16)>,
     replicas: BTreeMap<u8, Replica>,
     pub cluster_id: String,
 }
@@ -119,6 +121,7 @@ impl Cluster {
             shm,
             options,
             authority: Authority::new(),
+            detours: Vec::new(),
             replicas,
             cluster_id: format!(
                 "{:032x}",
@@ -160,11 +163,14 @@ impl Cluster {
     }
 
     pub fn config(&self, id: u8) -> Value {
-        let peers: BTreeMap<String, String> = self
+        let mut peers: BTreeMap<String, String> = self
             .replicas
             .iter()
             .map(|(id, r)| (id.to_string(), format!("127.0.0.1:{}", r.peer_port)))
             .collect();
+        for (_, whom, port) in self.detours.iter().filter(|(who, ..)| *who == id) {
+            peers.insert(whom.to_string(), format!("127.0.0.1:{port}"));
+        }
         std::fs::create_dir_all(self.log_dir(id)).unwrap();
         let tls = self.dir.join(format!("tls-{id}"));
         let tls = match self.options.tls {
