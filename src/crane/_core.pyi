@@ -87,6 +87,13 @@ class Engine:
             EngineError: when it does not, or the file cannot be written.
         """
 
+    def seen_files(self) -> list[tuple[int, int, int, int, int, int, bytes]]:
+        """The files that the program has seen, see :data:`crane.checkpoint.identities.Seen`.
+
+        Raises:
+            EngineError: when the segment cannot be read.
+        """
+
     def unpark(self) -> bool:
         """Let the program go on; whether it stood still until now."""
 
@@ -132,6 +139,9 @@ class Replayer:
             EngineError: when it does not, or the file cannot be written.
         """
 
+    def seen_files(self) -> list[tuple[int, int, int, int, int, int, bytes]]:
+        """As :meth:`Engine.seen_files`."""
+
     def resume(self, saved: str | PathLike[str], park_after: int | None = None) -> None:
         """Make the segment anew from a saved one; then restore the program.
 
@@ -150,6 +160,13 @@ class Replayer:
 
     def stop(self) -> None:
         """Stop feeding."""
+
+def begin_log(config_json: str) -> None:
+    """Make the log of a replica of a new cluster that begins with a checkpoint.
+
+    Raises:
+        EngineError: for a wrong configuration, a directory that has a log, a disk error.
+    """
 
 def dump_log(log_dir: str | PathLike[str], out_path: str | PathLike[str]) -> int:
     """Write the committed epochs of a log that no engine is using to a file.

@@ -43,6 +43,11 @@ _SYS_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
 _SYS_RT_SIGACTION = {"x86_64": 13, "aarch64": 134}
 _SIGNALS = 64
 _UNCHANGEABLE = (9, 19)  # SIGKILL, SIGSTOP
+_AT_FDCWD = -100
+_AT_SYMLINK_NOFOLLOW = 0x100
+_STATX_INO_AND_BTIME = 0x100 | 0x800
+# The mask; the inode number; the time of birth; the device.
+_STATX = struct.Struct("=I28xQ40xqI44xII112x")
 _SIOCGIFFLAGS = 0x8913
 _SIOCSIFFLAGS = 0x8914
 _IFF_UP = 0x1
@@ -113,6 +118,17 @@ def pivot_root(new_root: str, put_old: str) -> None:
 def personality(persona: int) -> None:
     """Set the execution domain flags that the next program inherits."""
     _check(_libc.personality(persona), "personality")
+
+
+def identity(path: str, *, follow: bool) -> tuple[int, int, int]:
+    """Device, inode number and time of birth (nanoseconds, 0 if not known) of a file: statx(2)."""
+    found = ctypes.create_string_buffer(_STATX.size)
+    flags = 0 if follow else _AT_SYMLINK_NOFOLLOW
+    done = _libc.statx(_AT_FDCWD, os.fsencode(path), flags, _STATX_INO_AND_BTIME, found)
+    _check(done, "statx")
+    mask, number, seconds, nanoseconds, major, minor = _STATX.unpack(found.raw)
+    born = seconds * 1_000_000_000 + nanoseconds if mask & 0x800 else 0
+    return os.makedev(major, minor), number, born
 
 
 def set_parent_death_signal(signal: int) -> None:

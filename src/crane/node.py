@@ -349,7 +349,13 @@ class Node:
         for one in self._checkpoints.store.all():
             if one.index >= epoch:
                 self._checkpoints.reject(one, "it was taken after the program had diverged")
-        self._again(await asyncio.to_thread(self._checkpoints.origin))
+        origin = await asyncio.to_thread(self._checkpoints.origin)
+        base = self._life.status().get("log_base", 0) if self._life is not None else 0
+        if origin is None and base > 0:
+            # What its log begins after is only in the checkpoints of the others.
+            await self._rejoin(base)
+        else:
+            self._again(origin)
 
     def _replica_differs(self, event: dict[str, Any]) -> None:
         """Another replica has other files or settings."""

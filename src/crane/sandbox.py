@@ -203,7 +203,7 @@ def _run_init(spec: Spec, alive: int, *, privileged: bool) -> NoReturn:
         if select.select([alive], [], [], 0)[0]:
             os._exit(1)
         # Its directories are not seen from within.
-        restoration = None if spec.restore is None else _restoration(spec.restore)
+        restoration = None if spec.restore is None else _restoration(spec.restore, spec.limits)
         _prepare(spec, privileged=privileged)
         server = _start(spec) if restoration is None else restoration.run()
         if server is not None:
@@ -241,11 +241,11 @@ def _prepare(spec: Spec, *, privileged: bool) -> None:
     Path("/proc/sys/kernel/ns_last_pid").write_text(str(FIRST_PID - 1))
 
 
-def _restoration(restore: Restore) -> restoration.Restoration:
+def _restoration(restore: Restore, limits: list[list[int]]) -> restoration.Restoration:
     # What it imports is not needed by a replica that starts its program.
     from crane.checkpoint import restoration
 
-    return restoration.Restoration(restore)
+    return restoration.Restoration(restore, limits)
 
 
 def _start(spec: Spec) -> int | None:

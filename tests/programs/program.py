@@ -98,6 +98,8 @@ class Program(ABC):
     full = Size(requests=10_000, runs=5, writes=1000)
     ports = range(10_000, 20_000)
     """Those that it can be told to listen on."""
+    restores = True
+    """Whether checkpoints can be taken of it."""
     once = True
     """Whether the same value found twice is an error."""
 

@@ -14,6 +14,7 @@ from typing import Any
 from program import Program, Size
 
 from crane.chaos.cluster import free_port
+from crane.checkpoint import criu
 
 DRIVE = Path(__file__).with_name("drive.py")
 _SECONDS = 900.0
@@ -46,6 +47,9 @@ def verify(program: Program, size: Size, base: Path) -> Verified:
     report = work / "verdict.json"
     command = [sys.executable, "-m", "crane", "verify", "--json", str(report)]
     command += ["--runs", str(size.runs), "--work", str(work), *setup.options]
+    if program.restores and criu.why_not() is None:
+        # Every run but the first is restored in the middle.
+        command.append("--checkpoint")
     command += ["--load", _load(program, size, port, place), "--", *setup.argv]
     done = subprocess.run(
         command,

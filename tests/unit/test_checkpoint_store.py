@@ -29,6 +29,7 @@ CONTENT = {
     "segment": b"s" * (3 * PIECE + 17),
     "interposer": b"i",
     "process.json": b"{}",
+    "files.json": b"[]",
     "images/core-1000.img": b"",
     "images/pages-1.img": bytes(range(256)) * 1024,
 }

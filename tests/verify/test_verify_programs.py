@@ -57,6 +57,21 @@ def test_redis_goes_on_from_a_checkpoint_as_if_it_had_never_stopped(tmp_path: Pa
     identical(result, 3)
 
 
+@pytest.mark.skipif(criu.why_not() is not None, reason=str(criu.why_not()))
+def test_a_restored_program_sees_the_files_that_it_saw(tmp_path: Path) -> None:
+    program = Path(__file__).parent / "programs" / "files.py"
+    work, cwd = tmp_path / "work", tmp_path / "cwd"
+    work.mkdir()
+    cwd.mkdir()
+    result = verify(
+        work,
+        ["--checkpoint", "--runs", "3", "--load", verification.load("files_load.py", 200, 4)],
+        [PYTHON, str(program), "8123"],
+        cwd,
+    )
+    identical(result, 3)
+
+
 def test_http_server_under_the_built_in_load_of_http(tmp_path: Path) -> None:
     site = tmp_path / "site"
     (site / "below").mkdir(parents=True)

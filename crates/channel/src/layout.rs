@@ -149,6 +149,31 @@ pub struct ThreadCard {
     _pad: [u32; 2],
 }
 
+/// Most files that the server can have seen at a time.
+pub const SEEN_FILES: usize = 1 << 20;
+/// Bytes for the names under which they were seen first.
+pub const SEEN_NAMES: usize = 64 << 20;
+
+/// A file that the server has seen: who it is to the kernel, which differs between
+/// replicas and is another after a restore, and what the server is shown.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SeenFile {
+    /// The kernel's device number.
+    pub device: u64,
+    /// The kernel's inode number; 0: a free entry.
+    pub number: u64,
+    /// Real time at which it was made, nanoseconds; 0: not known.
+    pub born: i64,
+    /// The inode number that the server is shown.
+    pub shown: u64,
+    /// Virtual time of the last write, nanoseconds; 0: none.
+    pub written: u64,
+    /// Where in the names the one under which it was first seen begins, plus one;
+    /// 0: not known. A name is its length (`u16`) and that many bytes.
+    pub name: u64,
+}
+
 /// Bit of [`Header::watch`]: record every operation in the trace file, see the
 /// interposer.
 pub const WATCH_RECORDS: u32 = 1;
@@ -241,6 +266,10 @@ pub struct Header {
     /// Times that the server was restored from a checkpoint. A thread that sees
     /// another value than before has lost what the kernel keeps for it alone.
     pub generation: AtomicU32,
+    /// Offset in the segment of the [`SEEN_FILES`] entries of [`SeenFile`]s.
+    pub seen_files: AtomicU64,
+    /// Offset in the segment of their [`SEEN_NAMES`] bytes of names.
+    pub seen_names: AtomicU64,
     /// Counts of calls let through or refused because they are not supported,
     /// indexed by the interposer's table of such calls.
     pub unsupported: [AtomicU32; UNSUPPORTED_SLOTS],

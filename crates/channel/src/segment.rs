@@ -3,8 +3,8 @@
 use crate::layout::{
     CARDS_OFFSET, HEADER_LEN, Header, LOG_RING_LEN, LOG_RING_OFFSET, MAGIC, NO_DEADLINE,
     OPERATIONS, OPERATIONS_OFFSET, OUTPUT_RING_LEN, OUTPUT_RING_OFFSET, OUTPUTS, OUTPUTS_OFFSET,
-    SEGMENT_LEN, THREAD_CARDS, ThreadCard, VERSION, WATCH_OBJECTS, WATCH_RECORDS, WATCH_VOTES,
-    WORLD_OFFSET,
+    SEEN_FILES, SEEN_NAMES, SEGMENT_LEN, SeenFile, THREAD_CARDS, ThreadCard, VERSION,
+    WATCH_OBJECTS, WATCH_RECORDS, WATCH_VOTES, WORLD_OFFSET,
 };
 use crate::recent::Recent;
 use crate::ring::{Consumer, Producer};
@@ -159,6 +159,61 @@ impl Segment {
     /// Any error of pread(2), or when the segment ends before.
     pub fn read(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
         self.file.read_exact_at(into, offset)
+    }
+
+    /// The files that the server has seen, each with the name under which it was
+    /// first. Of a program that stands still.
+    ///
+    /// # Errors
+    /// Any error of reading the segment.
+    pub fn seen_files(&self) -> io::Result<Vec<(SeenFile, Vec<u8>)>> {
+        const ENTRY: usize = size_of::<SeenFile>();
+        let table = self.header().seen_files.load(Ordering::Relaxed);
+        let names = self.header().seen_names.load(Ordering::Relaxed);
+        // The server wrote these, and may have scribbled on them.
+        let lies_within = |at: u64, len: usize| {
+            at >= WORLD_OFFSET as u64 && at <= (SEGMENT_LEN - len) as u64 && at.is_multiple_of(8)
+        };
+        let mut found = Vec::new();
+        if !lies_within(table, SEEN_FILES * ENTRY) || !lies_within(names, SEEN_NAMES) {
+            return Ok(found);
+        }
+        let mut piece = vec![0; 4096 * ENTRY];
+        for start in (0..SEEN_FILES * ENTRY).step_by(piece.len()) {
+            self.read(table + start as u64, &mut piece)?;
+            for bytes in piece.chunks_exact(ENTRY) {
+                let word = |at: usize| {
+                    let mut word = [0; 8];
+                    word.copy_from_slice(&bytes[at * 8..at * 8 + 8]);
+                    u64::from_ne_bytes(word)
+                };
+                let file = SeenFile {
+                    device: word(0),
+                    number: word(1),
+                    born: word(2) as i64,
+                    shown: word(3),
+                    written: word(4),
+                    name: word(5),
+                };
+                if file.number != 0 {
+                    found.push((file, self.seen_name(names, file.name)?));
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    fn seen_name(&self, names: u64, at: u64) -> io::Result<Vec<u8>> {
+        let mut length = [0; 2];
+        let room = (SEEN_NAMES - length.len()) as u64;
+        if at == 0 || at > room {
+            return Ok(Vec::new());
+        }
+        self.read(names + at - 1, &mut length)?;
+        let length = u64::from(u16::from_ne_bytes(length)).min(room + 1 - at);
+        let mut name = vec![0; length as usize];
+        self.read(names + at + 1, &mut name)?;
+        Ok(name)
     }
 
     /// The producer's end of the log ring.

@@ -12,6 +12,7 @@ use crate::server_output;
 use crate::share::Share;
 use crate::shared::{Shared, Work, lock};
 use crate::sockets::{ALARM, Sockets, WAKER};
+use crane_channel::layout::SeenFile;
 use crane_channel::ring::Consumer;
 use crane_channel::segment::{Segment, Settings};
 use crane_consensus::{Checkpoint, Node, RealDisk};
@@ -218,6 +219,15 @@ impl Engine {
         Ok(())
     }
 
+    /// The files that the program, which stands still, has seen.
+    ///
+    /// # Errors
+    /// When the segment cannot be read.
+    pub fn seen_files(&self) -> Result<Vec<(SeenFile, Vec<u8>)>, EngineError> {
+        let found = self.shared.segment.seen_files();
+        found.map_err(|e| EngineError::new(format!("cannot read the segment: {e}")))
+    }
+
     /// Lets the program go on. Returns whether it stood still until now: only
     /// then is what was saved meanwhile of one moment.
     pub fn unpark(&self) -> bool {
@@ -281,6 +291,29 @@ impl Drop for Engine {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// Makes the log of a replica of a new cluster that begins with a checkpoint: empty,
+/// and going on behind the checkpoint's entry.
+///
+/// # Errors
+/// For a wrong configuration or one without a checkpoint, a directory that has a log,
+/// or when the disk fails.
+pub fn begin_log(config_json: &str) -> Result<(), EngineError> {
+    let mut config = Config::from_json(config_json)?;
+    let Some(from) = &config.checkpoint else {
+        return Err(EngineError::new("there is no checkpoint to begin with"));
+    };
+    let share = read_share(from)?;
+    config.new_cluster = true;
+    let node = open_node(&config, Some(&share))?;
+    if node.last_index() != share.index {
+        return Err(EngineError::new(format!(
+            "{} has a log already; give an empty state directory",
+            config.log_dir.display()
+        )));
+    }
+    node.close().map_err(|e| EngineError::new(e.to_string()))
 }
 
 fn read_share(from: &Start) -> Result<Share, EngineError> {

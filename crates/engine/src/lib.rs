@@ -46,7 +46,8 @@ mod tls;
 mod watch;
 
 pub use config::Config;
+pub use crane_channel::layout::SeenFile;
 pub use dump::dump_log;
-pub use engine::Engine;
+pub use engine::{Engine, begin_log};
 pub use error::EngineError;
 pub use replayer::{Replay, Replayer};

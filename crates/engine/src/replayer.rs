@@ -9,6 +9,7 @@ use crate::shared::lock;
 use crate::status::hex;
 use crate::watch::Watch;
 use crane_channel::layout::LOG_RING_LEN;
+use crane_channel::layout::SeenFile;
 use crane_channel::output::{EpochDone, Output};
 use crane_channel::ring::Consumer;
 use crane_channel::segment::{Segment, Settings};
@@ -143,6 +144,15 @@ impl Replayer {
         }
         let saved = state.segment.save(path);
         saved.map_err(|e| cannot_make(path, &e))
+    }
+
+    /// The files that the server, which stands still, has seen.
+    ///
+    /// # Errors
+    /// When there is no server, or the segment cannot be read.
+    pub fn seen_files(&self) -> Result<Vec<(SeenFile, Vec<u8>)>, EngineError> {
+        let found = self.state().segment.seen_files();
+        found.map_err(|e| EngineError::new(format!("cannot read the segment: {e}")))
     }
 
     /// Goes on with a server that was restored together with the segment saved in

@@ -4,7 +4,7 @@
 //! Regular files are the real ones of the replica's own overlay. What stat(2)
 //! shows of them is made equal, see `inodes`.
 
-use crate::inodes::{self, touched};
+use crate::inodes::{self, Seen, touched};
 use crate::machine::{self, Special};
 use crate::raw::sys;
 use crate::real::real;
@@ -63,7 +63,7 @@ pub(crate) unsafe fn stat(
     }
     match inodes::examine(dir, path, flags) {
         Ok(mut found) => {
-            inodes::equalise(&mut found);
+            inodes::equalise(&mut found, Seen { dir, path });
             // SAFETY: the caller passes room for one.
             unsafe { st.write(inodes::as_stat(&found)) };
             0
@@ -104,7 +104,7 @@ pub(crate) unsafe fn statx(
     let code = raw::ret(unsafe { sys!(Sysno::statx, dir, path, flags, mask, stx) }) as c_int;
     if code == 0 {
         // SAFETY: filled by the kernel.
-        inodes::equalise(unsafe { &mut *stx });
+        inodes::equalise(unsafe { &mut *stx }, Seen { dir, path });
     }
     code
 }

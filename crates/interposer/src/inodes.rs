@@ -5,32 +5,25 @@
 //! that was there before the server started shows its own modification time,
 //! one that the server has written shows the virtual time of its last write.
 
+mod again;
+mod names;
+
+pub(crate) use again::find_again;
+pub(crate) use names::Seen;
+
 use crate::clock;
 use crate::raw::sys;
 use crate::world::world;
 use core::ffi::{c_char, c_int};
 use core::sync::atomic::{AtomicU32, Ordering};
+use crane_channel::layout::{SEEN_FILES, SEGMENT_ADDRESS, SeenFile};
+use names::Names;
 use syscalls::Sysno;
 
-const INODES: usize = 1 << 20;
+const INODES: usize = SEEN_FILES;
 /// Entries used before a listing makes no more: files that are only listed
 /// must not take the places of those that are opened.
 const LISTED: u64 = INODES as u64 / 4;
-
-/// One file that was seen.
-#[repr(C)]
-struct Inode {
-    device: u64,
-    /// Real inode number; 0: a free entry.
-    number: u64,
-    /// Real time at which it was made, nanoseconds; 0: not known. A number that
-    /// comes again with another is another file. Never shown.
-    born: i64,
-    /// What the server is shown.
-    shown: u64,
-    /// Virtual time of the last write, nanoseconds; 0: none.
-    written: u64,
-}
 
 /// All files seen, an open-addressed table. All-zero is empty.
 #[repr(C)]
@@ -41,7 +34,10 @@ pub(crate) struct Inodes {
     /// Real time at which this replica was made, nanoseconds: files changed since
     /// then were changed by the server. Never shown.
     started: i64,
-    table: [Inode; INODES],
+    /// The node's count of restores for which the table holds the kernel's numbers.
+    generation: u32,
+    names: Names,
+    pub(crate) table: [SeenFile; INODES],
 }
 
 /// Which file it is, in the kernel's terms.
@@ -72,9 +68,19 @@ impl Identity {
     }
 }
 
+/// Offsets in the segment of the table and of the names.
+pub(crate) fn places() -> (u64, u64) {
+    let inodes = &world().inodes;
+    let offset = |at: usize| (at - SEGMENT_ADDRESS) as u64;
+    (
+        offset(inodes.table.as_ptr().addr()),
+        offset(inodes.names.bytes.as_ptr().addr()),
+    )
+}
+
 impl Inodes {
     /// The entry of a file, made if there is none and at most `room` are used.
-    fn entry(&mut self, file: Identity, room: u64) -> Option<u32> {
+    fn entry(&mut self, file: Identity, room: u64, seen: Seen) -> Option<u32> {
         let mut at = file.place();
         loop {
             let inode = &mut self.table[at];
@@ -84,12 +90,13 @@ impl Inodes {
                 }
                 self.used += 1;
                 self.given += 1;
-                *inode = Inode {
+                *inode = SeenFile {
                     device: file.device,
                     number: file.number,
                     born: file.born,
                     shown: 100_000 + self.given,
                     written: 0,
+                    name: self.names.note(seen),
                 };
                 return Some(at as u32);
             }
@@ -168,7 +175,10 @@ pub(crate) fn touched(fd: c_int) {
             return;
         };
         let identity = Identity::of(&found);
-        let Some(at) = world().inodes.entry(identity, INODES as u64 / 2) else {
+        let Some(at) = world()
+            .inodes
+            .entry(identity, INODES as u64 / 2, Seen::open(fd))
+        else {
             return;
         };
         entry = at + 1;
@@ -183,7 +193,7 @@ pub(crate) fn set_time(dir: c_int, path: *const c_char, flags: c_int, time: u64)
         return;
     };
     let inodes = &mut world().inodes;
-    if let Some(at) = inodes.entry(Identity::of(&found), INODES as u64 / 2) {
+    if let Some(at) = inodes.entry(Identity::of(&found), INODES as u64 / 2, Seen { dir, path }) {
         // 0 would be that nothing is known.
         inodes.table[at as usize].written = time.max(1);
     }
@@ -195,7 +205,10 @@ pub(crate) fn listed(dir: c_int, name: *const c_char) -> u64 {
     let inodes = &mut world().inodes;
     found
         .ok()
-        .and_then(|found| inodes.entry(Identity::of(&found), LISTED))
+        .and_then(|found| {
+            let seen = Seen { dir, path: name };
+            inodes.entry(Identity::of(&found), LISTED, seen)
+        })
         .map_or(1, |at| inodes.table[at as usize].shown)
 }
 
@@ -203,11 +216,11 @@ pub(crate) fn listed(dir: c_int, name: *const c_char) -> u64 {
 const DEVICE: (u32, u32) = (8, 1);
 
 /// Puts what is equal everywhere in place of what is the machine's.
-pub(crate) fn equalise(found: &mut libc::statx) {
+pub(crate) fn equalise(found: &mut libc::statx, seen: Seen) {
     let changed = nanoseconds(found.stx_mtime.tv_sec, found.stx_mtime.tv_nsec.into());
     let start = world().start;
     let inodes = &mut world().inodes;
-    let entry = inodes.entry(Identity::of(found), INODES as u64 / 2);
+    let entry = inodes.entry(Identity::of(found), INODES as u64 / 2, seen);
     let (number, time) = match entry.map(|at| &inodes.table[at as usize]) {
         None => (1, changed),
         Some(inode) => match inode.written {
@@ -238,6 +251,14 @@ pub(crate) fn equalise(found: &mut libc::statx) {
         found.stx_size = 4096;
         found.stx_nlink = 2;
     }
+}
+
+/// The number by which a file is known on every replica, also after a restore;
+/// `None` if too many were seen.
+pub(crate) fn lasting(found: &libc::statx, seen: Seen) -> Option<u64> {
+    let inodes = &mut world().inodes;
+    let at = inodes.entry(Identity::of(found), INODES as u64 / 2, seen)?;
+    Some(inodes.table[at as usize].shown)
 }
 
 /// What stat(2) tells of what statx(2) told.

@@ -6,6 +6,7 @@
 //! the segment is of another generation. Reading the time-stamp counter must
 //! fault again, and programs that it executes must have no random addresses.
 
+use crate::inodes;
 use crate::raw::sys;
 use crate::tsc;
 use crate::world::{header, world};
@@ -30,6 +31,7 @@ pub(crate) fn look(me: Slot) {
 #[cold]
 fn arm() {
     tsc::guard_again();
+    inodes::find_again();
     // SAFETY: personality(2) takes a number only.
     unsafe {
         let present = sys!(Sysno::personality, PRESENT);

@@ -8,6 +8,7 @@
 
 use crate::boundary::Effects;
 use crate::fds::{blocking, nonblocking};
+use crate::inodes::{self, Seen};
 use crate::raw::sys;
 use crate::sockets::{placeholder, time_limit};
 use crate::world::vkernel;
@@ -37,18 +38,17 @@ fn path(address: &[u8]) -> Option<[u8; PATH]> {
     Some(path)
 }
 
-/// What is equal for all ways to write the same file: its place on the disk.
+/// What is equal for all ways to write the same file, and after a restore.
 fn key_of(path: &[u8; PATH]) -> Result<u64, c_int> {
-    // SAFETY: all-zero is a valid stat; the path is a C string.
-    let st = unsafe {
-        let mut st: libc::stat = core::mem::zeroed();
-        checked(sys!(Sysno::stat, path.as_ptr(), &raw mut st))?;
-        st
-    };
-    if st.st_mode & libc::S_IFMT != libc::S_IFSOCK {
+    let found = inodes::examine(libc::AT_FDCWD, path.as_ptr().cast(), 0).map_err(|e| -e)?;
+    if u32::from(found.stx_mode) & libc::S_IFMT != libc::S_IFSOCK {
         return Err(libc::ECONNREFUSED);
     }
-    Ok(st.st_ino.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ st.st_dev)
+    let seen = Seen {
+        dir: libc::AT_FDCWD,
+        path: path.as_ptr().cast(),
+    };
+    inodes::lasting(&found, seen).ok_or(libc::ENOMEM)
 }
 
 /// The key of the name that `address` gives to a socket of the group; for what

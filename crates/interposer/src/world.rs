@@ -246,6 +246,9 @@ fn initialise() {
     header()
         .scheduler
         .store(scheduler as u64, Ordering::Relaxed);
+    let (files, names) = crate::inodes::places();
+    header().seen_files.store(files, Ordering::Relaxed);
+    header().seen_names.store(names, Ordering::Relaxed);
     header().server_pid.store(pid, Ordering::Relaxed);
     boundary::tell(&Output::Hello { pid });
     boundary::flush();

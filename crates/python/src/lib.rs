@@ -97,6 +97,12 @@ impl Engine {
         py.detach(|| self.inner.save_segment(&path)).map_err(raise)
     }
 
+    /// The files that the program has seen.
+    fn seen_files(&self, py: Python<'_>) -> PyResult<Vec<Seen>> {
+        let found = py.detach(|| self.inner.seen_files()).map_err(raise)?;
+        Ok(seen(py, found))
+    }
+
     /// Let the program go on; return whether it stood still until now.
     fn unpark(&self) -> bool {
         self.inner.unpark()
@@ -121,6 +127,25 @@ impl Engine {
     fn stop(&self, py: Python<'_>) {
         py.detach(|| self.inner.stop());
     }
+}
+
+/// An entry of the interposer's table of files, see `crane.checkpoint.identities`.
+type Seen = (u64, u64, i64, u64, u64, u64, Py<PyBytes>);
+
+fn seen(py: Python<'_>, found: Vec<(crane_engine::SeenFile, Vec<u8>)>) -> Vec<Seen> {
+    let entry = |(one, name): (crane_engine::SeenFile, Vec<u8>)| {
+        let name = PyBytes::new(py, &name).unbind();
+        let crane_engine::SeenFile {
+            device,
+            number,
+            born,
+            shown,
+            written,
+            ..
+        } = one;
+        (device, number, born, shown, written, one.name, name)
+    };
+    found.into_iter().map(entry).collect()
 }
 
 /// Feeds recorded epochs to a fresh program.
@@ -172,6 +197,12 @@ impl Replayer {
         py.detach(|| self.inner.save(&path)).map_err(raise)
     }
 
+    /// The files that the program has seen.
+    fn seen_files(&self, py: Python<'_>) -> PyResult<Vec<Seen>> {
+        let found = py.detach(|| self.inner.seen_files()).map_err(raise)?;
+        Ok(seen(py, found))
+    }
+
     /// Go on with a program that is restored together with a saved segment.
     #[pyo3(signature = (saved, park_after=None))]
     fn resume(&self, py: Python<'_>, saved: PathBuf, park_after: Option<u64>) -> PyResult<()> {
@@ -201,10 +232,18 @@ fn dump_log(py: Python<'_>, log_dir: PathBuf, out_path: PathBuf) -> PyResult<u64
         .map_err(raise)
 }
 
+/// Make the log of a replica of a new cluster that begins with a checkpoint.
+#[pyfunction]
+fn begin_log(py: Python<'_>, config_json: &str) -> PyResult<()> {
+    py.detach(|| crane_engine::begin_log(config_json))
+        .map_err(raise)
+}
+
 #[pymodule]
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("EngineError", module.py().get_type::<EngineError>())?;
     module.add_class::<Engine>()?;
     module.add_class::<Replayer>()?;
+    module.add_function(wrap_pyfunction!(begin_log, module)?)?;
     module.add_function(wrap_pyfunction!(dump_log, module)?)
 }

@@ -10,6 +10,7 @@ is a directory:
 ``sockets.json``   names of sockets in the layers, which an archive cannot hold
 ``segment``        the shared segment: the scheduler and all virtual objects
 ``interposer``     the library that the processes have mapped
+``files.json``       how the files that the program has seen are found again
 ``process.json``   which process is the root, and the next pid
 =================  ==========================================================
 """

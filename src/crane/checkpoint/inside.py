@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from crane import linux
+from crane.checkpoint import identities
 
 _NAMESPACES = {
     "mnt": linux.CLONE_NEWNS,
@@ -56,7 +57,7 @@ def _within(request: dict[str, Any], images: int) -> NoReturn:
     last = os.getpid() - 1
     try:
         root = _root()
-        answer = {"root": root, "last_pid": last}
+        answer: dict[str, Any] = {"root": root, "last_pid": last}
         if isinstance(root, int):
             done = subprocess.run(
                 command(request["criu"], images, root),
@@ -68,8 +69,14 @@ def _within(request: dict[str, Any], images: int) -> NoReturn:
                 check=False,
             )
             answer["code"] = done.returncode
+            seen = [(*one[:6], os.fsencode(one[6])) for one in request["seen"]]
+            pids = (int(one.name) for one in Path("/proc").iterdir() if one.name.isdecimal())
+            # Not this process's own descriptors.
+            own = (pid for pid in pids if pid not in (1, os.getpid()))
+            answer["files"] = identities.find(seen, request["written"], own)
         LAST_PID.write_text(str(last))
-        os.write(1, json.dumps(answer).encode())
+        with os.fdopen(1, "w", closefd=False) as out:
+            json.dump(answer, out)
         code = 0
     finally:
         os._exit(code)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 
-from crane.checkpoint import criu, files
+from crane.checkpoint import criu, files, identities
 from crane.errors import CraneError
 
 IMAGES, PROCESS, SEGMENT, INTERPOSER = "images", "process.json", "segment", "interposer"
@@ -29,10 +31,13 @@ class Process(msgspec.Struct, frozen=True):
     """The last pid that the kernel gave within."""
 
 
-def save(init: int, layers: Path, interposer: Path, target: Path) -> Process:
+def save(
+    init: int, layers: Path, interposer: Path, seen: Sequence[identities.Seen], target: Path
+) -> Process:
     """Put the processes below ``init``, which stand still, and their files into ``target``.
 
-    They go on to stand still. ``interposer`` is the library that they have mapped.
+    They go on to stand still. ``interposer`` is the library that they have mapped,
+    ``seen`` are the files that they have seen.
 
     Raises:
         CraneError: when that is not possible, in one line.
@@ -45,6 +50,8 @@ def save(init: int, layers: Path, interposer: Path, target: Path) -> Process:
         "images": str(images),
         "criu": tool.path,
         "environment": tool.environment(),
+        "seen": [(*one[:6], os.fsdecode(one[6])) for one in seen],
+        "written": identities.written(layers),
     }
     done = subprocess.run(
         [sys.executable, "-m", "crane.checkpoint.inside"],
@@ -61,6 +68,7 @@ def save(init: int, layers: Path, interposer: Path, target: Path) -> Process:
     if answer["code"]:
         raise CraneError(f"CRIU cannot save the program: {criu.first_error(images / 'dump.log')}")
     process = Process(root=answer["root"], last_pid=answer["last_pid"])
+    (target / identities.FILE).write_text(json.dumps(answer["files"]))
     files.save(layers, init, target)
     shutil.copyfile(interposer, target / INTERPOSER)
     (target / PROCESS).write_bytes(msgspec.json.encode(process))

@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from crane.checkpoint import processes
+from crane.checkpoint import identities, processes
 from crane.errors import CraneError
 
 DIRECTORY = "checkpoints"
@@ -26,6 +26,13 @@ SHARE = "share.json"
 SAID = "said"
 """The end of what the program had written to its standard output and error."""
 FORMAT = 1
+_NEEDED = (
+    SHARE,
+    processes.SEGMENT,
+    processes.INTERPOSER,
+    processes.PROCESS,
+    identities.FILE,
+)
 _NEW = ".new"
 _BAD = ".bad"
 _BLOCK = 1 << 20
@@ -159,7 +166,7 @@ def decode_manifest(text: bytes) -> Manifest:
     for name, one in manifest.files.items():
         if not re.fullmatch(r"(images/)?[A-Za-z0-9_][A-Za-z0-9_.:@-]*", name) or one.size < 0:
             raise ValueError(f"it names the file {name!r}")
-    for needed in (SHARE, processes.SEGMENT, processes.INTERPOSER, processes.PROCESS):
+    for needed in _NEEDED:
         if needed not in manifest.files:
             raise ValueError(f"it has no file {needed!r}")
     return manifest

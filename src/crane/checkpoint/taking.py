@@ -122,7 +122,7 @@ def _copy(life: Life, engine: Engine, new: Path) -> int:
     """Copy everything that changes when the program goes on; how long its output is."""
     library = life.shared.inside / native.interposer_path().name
     try:
-        processes.save(life.init, life.layers, library, new)
+        processes.save(life.init, life.layers, library, engine.seen_files(), new)
         engine.save_segment(new / processes.SEGMENT)
         with life.output.open("rb") as file:
             said = file.seek(0, os.SEEK_END)

@@ -237,7 +237,8 @@ async def _take(
     """Make the checkpoint ``target`` of a program that stands still."""
     target.mkdir(mode=0o700)
     library = shared.inside / native.interposer_path().name
-    await asyncio.to_thread(processes.save, init, files, library, target)
+    seen = await asyncio.to_thread(replayer.seen_files)
+    await asyncio.to_thread(processes.save, init, files, library, seen, target)
     await asyncio.to_thread(replayer.save, target / processes.SEGMENT)
     if shared.trace.exists():
         traces.keep(shared.trace, target / shared.trace.name)

@@ -14,6 +14,8 @@ from speed import ab
 class Haproxy(Program):
     name = "haproxy"
     packages = ("haproxy:haproxy", "nginx:nginx-light", "ab:apache2-utils")
+    # nginx puts itself into the background, so the two have no common first process.
+    restores = False
     settings = "`nbthread 1`: its threads take turns by atomic operations"
 
     def configure(self, place: Path, port: int) -> Setup:
