@@ -6,8 +6,9 @@
 
 use crate::inodes::{self, Seen, touched};
 use crate::machine::{self, Special};
-use crate::raw::sys;
+use crate::raw::{fail, sys};
 use crate::real::real;
+use crate::refuse::{self, Unsupported};
 use crate::turn::{Op, begin};
 use crate::{random, raw};
 use core::ffi::{CStr, c_char, c_int, c_void};
@@ -174,6 +175,27 @@ pub(crate) unsafe fn open_special(path: *const c_char, flags: c_int) -> Option<c
     }
 }
 
+/// Whether a path is a named pipe, which is refused: opening one waits in the
+/// kernel, with the turn, and its bytes would pass there.
+///
+/// # Safety
+/// `path` is a C string.
+unsafe fn is_fifo(dir: c_int, path: *const c_char, flags: c_int) -> bool {
+    if flags & (libc::O_PATH | libc::O_DIRECTORY | libc::O_EXCL) != 0 || crate::tls::slot() == 0 {
+        return false;
+    }
+    // SAFETY: all-zero is a valid stat, which the kernel fills.
+    let found = unsafe {
+        let mut st: libc::stat = core::mem::zeroed();
+        sys!(Sysno::newfstatat, dir, path, &raw mut st, 0) == 0
+            && st.st_mode & libc::S_IFMT == libc::S_IFIFO
+    };
+    if found {
+        refuse::count(Unsupported::NamedPipe);
+    }
+    found
+}
+
 /// open(2), openat(2).
 pub(crate) unsafe fn open(dir: c_int, path: *const c_char, flags: c_int, mode: u32) -> c_int {
     begin(Op::Open);
@@ -187,6 +209,10 @@ pub(crate) unsafe fn open(dir: c_int, path: *const c_char, flags: c_int, mode: u
     } else {
         0
     };
+    // SAFETY: same contract.
+    if unsafe { is_fifo(dir, path, flags) } {
+        return fail(libc::EOPNOTSUPP);
+    }
     // SAFETY: same contract.
     let fd = raw::ret(unsafe { sys!(Sysno::openat, dir, path, flags, mode) }) as c_int;
     if fd >= 0 && flags & (libc::O_CREAT | libc::O_TRUNC) != 0 && flags & libc::O_ACCMODE != 0 {
@@ -238,6 +264,10 @@ pub(crate) unsafe fn fopen(path: *const c_char, mode: *const c_char) -> *mut lib
         }
         if let Some(fd) = open_special(path, 0) {
             return libc::fdopen(fd, c"r".as_ptr());
+        }
+        if is_fifo(libc::AT_FDCWD, path, 0) {
+            raw::set_errno(libc::EOPNOTSUPP);
+            return core::ptr::null_mut();
         }
         let file = (real().fopen)(path, mode);
         if !file.is_null() && *mode != b'r' as c_char {

@@ -47,7 +47,7 @@ fn end_at_once(index: u32) {
 }
 
 /// Sends to one process.
-fn send(index: u32, info: Info) -> Result<(), c_int> {
+pub(crate) fn send(index: u32, info: Info) -> Result<(), c_int> {
     let p = &world().processes[index as usize];
     if p.state == ZOMBIE {
         return Ok(());

@@ -58,6 +58,7 @@ mod once;
 mod operations;
 mod options;
 mod outside;
+mod pidfds;
 mod polling;
 mod priorities;
 mod process;

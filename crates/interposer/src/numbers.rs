@@ -5,8 +5,8 @@ use crate::raw::{self, fail, sys};
 use crate::refuse::{self, Unsupported};
 use crate::{
     actions, clock, clone, control, exec, fatal, fds, files, futex, ids, inotify, kill, locks,
-    machine, masks, messages, options, outside, polling, priorities, process, random, signalfd,
-    sigwait, sockets, splice, sysv, threads, timers, times, transfer, wait,
+    machine, masks, messages, options, outside, pidfds, polling, priorities, process, random,
+    signalfd, sigwait, sockets, splice, sysv, threads, timers, times, transfer, wait,
 };
 use core::ffi::{c_int, c_long, c_uint, c_ulong};
 use syscalls::Sysno;
@@ -244,9 +244,11 @@ pub(crate) unsafe fn syscall(number: c_long, a: [c_ulong; 6]) -> c_long {
                 refuse::count(Unsupported::RawSystemCall);
                 fail(libc::ENOSYS).into()
             }
-            Sysno::pidfd_open | Sysno::pidfd_getfd | Sysno::pidfd_send_signal => {
-                refuse::unknown(Unsupported::ProcessDescriptor).into()
+            Sysno::pidfd_open => pidfds::open(int(0), uint(1)).into(),
+            Sysno::pidfd_send_signal => {
+                pidfds::send_signal(int(0), int(1), ptr!(2), uint(3)).into()
             }
+            Sysno::pidfd_getfd => refuse::unknown(Unsupported::ProcessDescriptor).into(),
             Sysno::io_setup
             | Sysno::io_submit
             | Sysno::io_getevents

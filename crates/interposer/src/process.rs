@@ -264,6 +264,8 @@ pub(crate) fn bury(index: u32, status: u32) {
     p.exec = 0;
     (p.pending, p.queued) = (0, 0);
     (p.stopped, p.report) = (0, 0);
+    crate::pidfds::ended(index);
+    let p = &world().processes[index as usize];
     let (pid, parent, failed) = (p.pid, p.parent, p.spawn_error != 0);
     release_parent(index);
     hand_children_over(index);

@@ -31,10 +31,12 @@ pub(crate) enum Unsupported {
     Image = 20,
     /// A signal from outside of the replica: it is dropped.
     OutsideSignal = 22,
-    /// A descriptor of a process (pidfd_open(2)), refused with ENOSYS.
+    /// A descriptor taken out of another process (pidfd_getfd(2)), refused with ENOSYS.
     ProcessDescriptor = 24,
     /// Asynchronous I/O of POSIX (aio_read(3)) or Linux (io_setup(2)), refused with ENOSYS.
     AsynchronousIo = 25,
+    /// A named pipe (FIFO) that is opened: EOPNOTSUPP.
+    NamedPipe = 26,
 }
 
 /// Counts one use.

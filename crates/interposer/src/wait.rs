@@ -4,7 +4,7 @@ use crate::process::{self, FREE, RUNNING, ZOMBIE, current};
 use crate::raw::{fail, sys};
 use crate::turn::{self, Op, begin};
 use crate::world::world;
-use crate::{signals, stops};
+use crate::{pidfds, signals, stops};
 use core::ffi::{c_int, c_uint};
 use crane_scheduler::Wake;
 use syscalls::Sysno;
@@ -145,13 +145,28 @@ pub(crate) unsafe fn waitid(
     info: *mut libc::siginfo_t,
     options: c_int,
 ) -> c_int {
+    /// Not an option of waitid(2).
+    const AGAIN: c_int = 1 << 20;
     const ENDS: c_int = libc::WEXITED | libc::WSTOPPED | libc::WCONTINUED;
     const KNOWN: c_int =
         ENDS | libc::WNOHANG | libc::WNOWAIT | libc::__WALL | libc::__WCLONE | libc::__WNOTHREAD;
     if options & !KNOWN != 0 || options & ENDS == 0 {
         return fail(libc::EINVAL);
     }
+    let mut options = options;
     let whom = match kind {
+        libc::P_PIDFD => match pidfds::awaited(crate::tls::slot(), id as c_int) {
+            Ok((pid, now)) => {
+                if now && options & libc::WNOHANG == 0 {
+                    options |= libc::WNOHANG | AGAIN;
+                }
+                Whom::Pid(pid)
+            }
+            Err(code) => {
+                begin(Op::Wait);
+                return fail(code);
+            }
+        },
         libc::P_ALL => Whom::Any,
         libc::P_PID if id as c_int > 0 => Whom::Pid(id),
         libc::P_PGID if id as c_int >= 0 => Whom::Group(if id == 0 { world_group() } else { id }),
@@ -159,6 +174,8 @@ pub(crate) unsafe fn waitid(
     };
     let child = match find(whom, options) {
         Err(code) => return fail(code),
+        // A descriptor that does not wait says so.
+        Ok(None) if options & AGAIN != 0 => return fail(libc::EAGAIN),
         Ok(child) => child,
     };
     if !info.is_null() {

@@ -50,6 +50,8 @@ pub(crate) struct World {
     pub(crate) process_serial: u64,
     /// Threads that wait for a lock on a file.
     pub(crate) lock_waiters: u32,
+    /// 1: there were descriptors of processes.
+    pub(crate) process_files: u32,
     /// Ids of semaphores that were used are below this.
     pub(crate) semaphores_end: i32,
     pub(crate) processes: [process::Process; MAX_PROCESSES],

@@ -54,4 +54,14 @@ impl VKernel {
         }
         Ok(())
     }
+
+    /// As `pollable_set`, of all that have this tag.
+    pub fn pollable_set_all<H: Host + ?Sized>(&mut self, host: &mut H, tag: u64, ready: u32) {
+        for id in 1..=self.header[0].desc_fresh {
+            let desc = DescId::from_raw(id);
+            if self.pollable_tag(desc) == Ok(tag) {
+                let _ = self.pollable_set(host, desc, ready);
+            }
+        }
+    }
 }

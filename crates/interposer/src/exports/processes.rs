@@ -3,7 +3,8 @@
 use crate::refuse::{self, Unsupported};
 use crate::stack::clean as leave;
 use crate::{
-    actions, exec, fatal, ids, kill, locks, masks, process, sigwait, spawn, sysv, threads, wait,
+    actions, exec, fatal, ids, kill, locks, masks, pidfds, process, sigwait, spawn, sysv, threads,
+    wait,
 };
 use core::ffi::{c_char, c_int, c_long, c_uint, c_ulong, c_void};
 use core::ptr::null;
@@ -11,12 +12,12 @@ use libc::{off_t, pid_t, pthread_t, size_t, ssize_t, timespec};
 
 interposed! {
     processes {
-        /// Programs fall back to signals and waits.
-        fn pidfd_open(_pid: pid_t, _flags: c_uint) -> c_int { refuse::unknown(Unsupported::ProcessDescriptor) }
-        /// As pidfd_open.
+        /// Ready where the process ends in the order.
+        fn pidfd_open(pid: pid_t, flags: c_uint) -> c_int { pidfds::open(pid, flags) }
+        /// Programs do without.
         fn pidfd_getfd(_pidfd: c_int, _fd: c_int, _flags: c_uint) -> c_int { refuse::unknown(Unsupported::ProcessDescriptor) }
-        /// As pidfd_open.
-        fn pidfd_send_signal(_pidfd: c_int, _signal: c_int, _info: *mut c_void, _flags: c_uint) -> c_int { refuse::unknown(Unsupported::ProcessDescriptor) }
+        /// In logical order.
+        fn pidfd_send_signal(pidfd: c_int, signal: c_int, info: *const libc::siginfo_t, flags: c_uint) -> c_int { pidfds::send_signal(pidfd, signal, info, flags) }
         /// As fork.
         fn __fork() -> pid_t { process::fork() }
         /// As vfork.
