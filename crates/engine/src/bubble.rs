@@ -10,8 +10,8 @@ use crane_channel::layout::{NO_DEADLINE, State};
 use std::sync::atomic::Ordering;
 
 /// Looks at the server and says what to propose; sets the alarm for later.
-/// `published` is the last epoch given to the server, `wall` the wall clock.
-pub fn look(shared: &Shared, leading: &Leading, published: u64, wall: u64) -> Bubble {
+/// `published` is the last epoch given to the server, `now` the virtual time.
+pub fn look(shared: &Shared, leading: &Leading, published: u64, now: u64) -> Bubble {
     let interest = &shared.interest;
     let Some(view) = leading.view() else {
         interest.bubbles.store(false, Ordering::SeqCst);
@@ -36,7 +36,7 @@ pub fn look(shared: &Shared, leading: &Leading, published: u64, wall: u64) -> Bu
         State::NeedsBudget => Bubble::Now,
         State::Quiescent => {
             let deadline = header.deadline.load(Ordering::SeqCst);
-            if deadline <= wall {
+            if deadline <= now {
                 return Bubble::At(deadline);
             }
             let armed = (deadline != NO_DEADLINE).then_some(deadline);

@@ -11,6 +11,7 @@ mod agree;
 mod catch_up;
 mod judged;
 mod park;
+mod time;
 
 use crate::agreement::Comparing;
 use crate::budget::Budget;
@@ -26,6 +27,7 @@ use crate::publish::Publisher;
 use crate::returns::Returns;
 use crate::share::Share;
 use crate::shared::{Shared, Work, lock};
+use crate::timekeeper::Timekeeper;
 use crate::watch::{Finding, Watch};
 use catch_up::CatchUp;
 use crane_consensus::wire::kind;
@@ -78,6 +80,11 @@ pub struct DataPlane<'a, H: Host> {
     clients_at: BTreeSet<u8>,
     /// What the leader was told last of this replica's clients.
     told_clients: Option<bool>,
+    /// Who was told this replica's clock last, and when.
+    told_clock: Option<(u8, Instant)>,
+    timekeeper: Timekeeper,
+    /// This machine's clock is not believed, and that was said.
+    clock_is_wrong: bool,
     epochs_proposed: u64,
     bubbles_proposed: u64,
     work: Vec<Work>,
@@ -123,6 +130,9 @@ impl<'a, H: Host> DataPlane<'a, H> {
             begin_after: 0,
             clients_at: BTreeSet::new(),
             told_clients: None,
+            told_clock: None,
+            timekeeper: Timekeeper::default(),
+            clock_is_wrong: false,
             epochs_proposed: 0,
             bubbles_proposed: 0,
             work: Vec::new(),
@@ -149,6 +159,8 @@ impl<'a, H: Host> DataPlane<'a, H> {
     pub(crate) fn turn(&mut self) -> Result<(), String> {
         self.do_work()?;
         self.take_arrivals()?;
+        // Before the answers that make a leader propose.
+        self.tell_clock();
         self.tick()?;
         self.vote();
         self.watch_program();
@@ -290,6 +302,7 @@ impl<'a, H: Host> DataPlane<'a, H> {
             ToGateway::Target(index) => self.catch_up.aim(index),
             ToGateway::Clients(true) => _ = self.clients_at.insert(peer),
             ToGateway::Clients(false) => _ = self.clients_at.remove(&peer),
+            ToGateway::Clock(wall) => self.hear_clock(peer, wall),
         }
     }
 

@@ -138,14 +138,14 @@ impl Leading {
     }
 
     /// The next entry: all events that wait, as far as they fit, or a bubble.
-    /// `wall` is the wall clock, `drawn` the randomness that the server used,
+    /// `now` is the virtual time, `drawn` the randomness that the server used,
     /// `seed` makes a fresh one.
     pub fn next(
         &mut self,
         own: &mut EventStream,
         bubble: Bubble,
         budget: u32,
-        wall: u64,
+        now: u64,
         drawn: u64,
         seed: impl FnOnce() -> [u8; 32],
     ) -> Option<Proposal> {
@@ -158,10 +158,10 @@ impl Leading {
             Bubble::At(time) if !events => time,
             _ => 0,
         };
-        let stale = drawn != self.drawn_at_seed && wall >= self.last_seed + SEED_EVERY;
+        let stale = drawn != self.drawn_at_seed && now >= self.last_seed + SEED_EVERY;
         let fresh = (!view.seeded() || stale).then(seed);
         let head = EpochHead {
-            time: (view.last_time() + 1).max(wall).max(due),
+            time: (view.last_time() + 1).max(now).max(due),
             budget,
             seed: fresh,
         };
@@ -206,7 +206,7 @@ impl Leading {
         }
         view.take_head(&head);
         if head.seed.is_some() {
-            self.last_seed = wall;
+            self.last_seed = now;
             self.drawn_at_seed = drawn;
         }
         Some(Proposal {

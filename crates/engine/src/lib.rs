@@ -42,6 +42,7 @@ mod sockets;
 mod status;
 mod stream;
 mod threads;
+mod timekeeper;
 mod tls;
 mod watch;
 

@@ -17,11 +17,14 @@ pub enum ToGateway {
     /// To the leader: whether clients are connected here, who wait for what
     /// their server does by itself and on behalf of others.
     Clients(bool),
+    /// To the leader: the wall clock of the one that speaks, nanoseconds since the Unix epoch.
+    Clock(u64),
 }
 
 const STARTED: u8 = 1;
 const TARGET: u8 = 2;
 const CLIENTS: u8 = 3;
+const CLOCK: u8 = 4;
 
 impl ToGateway {
     /// Reads a frame's payload.
@@ -32,6 +35,7 @@ impl ToGateway {
             }
             [0, TARGET, rest @ ..] => Some(Self::Target(u64::from_le_bytes(rest.try_into().ok()?))),
             [0, CLIENTS, any @ (0 | 1)] => Some(Self::Clients(*any == 1)),
+            [0, CLOCK, rest @ ..] => Some(Self::Clock(u64::from_le_bytes(rest.try_into().ok()?))),
             [0, ..] | [] => None,
             batch => Some(Self::Batch(batch.to_vec())),
         }
@@ -43,6 +47,7 @@ impl ToGateway {
             Self::Batch(bytes) => bytes.clone(),
             Self::Started(incarnation) => [&[0, STARTED][..], &incarnation.to_le_bytes()].concat(),
             Self::Clients(any) => vec![0, CLIENTS, u8::from(*any)],
+            Self::Clock(wall) => [&[0, CLOCK][..], &wall.to_le_bytes()].concat(),
             Self::Target(index) => [&[0, TARGET][..], &index.to_le_bytes()].concat(),
         }
     }
@@ -60,6 +65,7 @@ mod tests {
             ToGateway::Target(1 << 40),
             ToGateway::Clients(true),
             ToGateway::Clients(false),
+            ToGateway::Clock(1 << 60),
         ] {
             assert_eq!(ToGateway::decode(&message.encode()), Some(message));
         }

@@ -18,7 +18,7 @@ from typing import Self
 
 from msgspec import structs
 
-from crane.chaos import disks, owned
+from crane.chaos import clocks, disks, owned
 from crane.chaos.disks import Disk
 from crane.chaos.network import Network
 from crane.chaos.watched import Watched, wait_for
@@ -53,12 +53,15 @@ class Hosts(Watched):
         *,
         base: Path,
         own_disks: bool = False,
+        own_clocks: bool = False,
         environment: Mapping[str, str] | None = None,
     ) -> None:
         """Make hosts for the cluster ``wanted``; nothing is started yet.
 
         ``base``, made by :func:`new_base`, holds everything and is removed at the
-        end. ``environment`` is added to that of the nodes, not to the program's.
+        end. With ``own_disks`` each replica has a disk of its own, with ``own_clocks``
+        a wall clock. ``environment`` is added to that of the nodes, not to the
+        program's.
 
         Raises:
             CraneError: when hosts cannot be made here.
@@ -70,6 +73,10 @@ class Hosts(Watched):
         self.network = Network(self.size)
         self.state = StateDir(base / "state")
         self.environment = {number: dict(environment or {}) for number in self.numbers}
+        if own_clocks:
+            for number in self.numbers:
+                self.set_clock(number, 0)
+                self.environment[number] |= clocks.environment(self._clock(number))
         self.disks: dict[int, Disk] = {}
         self.cluster = structs.replace(
             state,
@@ -90,6 +97,13 @@ class Hosts(Watched):
         except BaseException:
             self.close()
             raise
+
+    def _clock(self, number: int) -> Path:
+        return self.base / f"clock-{number}"
+
+    def set_clock(self, number: int, ahead: int) -> None:
+        """Let a node's wall clock be so many seconds ahead of the machine's."""
+        clocks.set_ahead(self._clock(number), ahead)
 
     def place(self, number: int) -> Path:
         """A replica's state directory."""

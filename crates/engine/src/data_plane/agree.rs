@@ -170,7 +170,7 @@ impl<H: Host> DataPlane<'_, H> {
     }
 
     fn next_proposal(&mut self) -> Option<Proposal> {
-        let wall = self.host.wall_clock();
+        let now = self.virtual_time();
         self.measure();
         let slow = self.budget.is_slow();
         let own = self.clients.stream();
@@ -178,7 +178,7 @@ impl<H: Host> DataPlane<'_, H> {
             Bubble::None
         } else {
             let published = self.core.publisher.last();
-            bubble::look(self.shared, &self.leading, published, wall)
+            bubble::look(self.shared, &self.leading, published, now)
         };
         let header = self.shared.segment.header();
         let drawn = header.random_drawn.load(Ordering::Relaxed);
@@ -188,7 +188,7 @@ impl<H: Host> DataPlane<'_, H> {
         let own = self.clients.stream();
         let budget = self.budget.next();
         self.leading
-            .next(own, bubble, budget, wall, drawn, || self.host.seed())
+            .next(own, bubble, budget, now, drawn, || self.host.seed())
     }
 
     /// Notes how far the program is, for the budget.
