@@ -33,7 +33,7 @@ packages:
 
 test-packages: | build
 	@.ci/packages redis-server:redis-server redis-cli:redis-tools curl:curl \
-	    ip:iproute2 nft:nftables mkfs.ext4:e2fsprogs nsenter:util-linux
+	    ip:iproute2 nft:nftables mkfs.ext4:e2fsprogs nsenter:util-linux faketime:faketime
 	@.ci/packages $$($(BIN)/python tests/programs/catalogue.py)
 	@# Without it the tests that need it are skipped, and say so.
 	@if [ "$$(id -u)" -eq 0 ]; then $(BIN)/crane checkpoint setup || true; fi

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from crane import linux
+
 
 def write(path: Path, content: bytes) -> None:
     """Replace a file by one of mode 0600, and return when it is on the disk."""
@@ -19,5 +21,14 @@ def write(path: Path, content: bytes) -> None:
     directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def sync_all(path: Path) -> None:
+    """Have everything on the disk that was written to the file system of a directory."""
+    directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        linux.syncfs(directory)
     finally:
         os.close(directory)

@@ -106,6 +106,11 @@ def umount(target: str, flags: int = 0) -> None:
     _check(_libc.umount2(os.fsencode(target), flags), f"umount {target}")
 
 
+def syncfs(descriptor: int) -> None:
+    """Write everything of the file system behind a descriptor to its disk."""
+    _check(_libc.syncfs(descriptor), "syncfs")
+
+
 def pivot_root(new_root: str, put_old: str) -> None:
     """Make ``new_root`` the root of this mount namespace."""
     number = _SYS_PIVOT_ROOT[os.uname().machine]

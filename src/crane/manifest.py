@@ -22,7 +22,7 @@ from pathlib import Path
 
 import msgspec
 
-from crane import layers, native, ownership, program
+from crane import durable, layers, native, ownership, program
 from crane.config import NodeConfig
 from crane.errors import CraneError
 
@@ -88,9 +88,7 @@ def check_history(lines: Lines, state_dir: Path, *, fresh: bool, accept: bool) -
             " clients were told)"
         )
     if fresh or found or not file.exists():
-        temporary = file.with_name(f".{FILE}.tmp")
-        temporary.write_text(current)
-        temporary.replace(file)
+        durable.write(file, current.encode())
     return found
 
 

@@ -18,7 +18,7 @@ import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 
-from crane import mounts
+from crane import durable, mounts
 from crane.config import NodeConfig
 from crane.errors import CraneError, UsageError
 
@@ -104,7 +104,10 @@ def prepare(config: NodeConfig, state_dir: Path, *, fresh: bool) -> None:
                 _copy(path, unfinished)
             else:
                 unfinished.mkdir(mode=0o755)
+            # The log goes with it, so it is there as long as the log is.
+            durable.sync_all(unfinished)
             unfinished.rename(copy)
+            durable.sync_all(copy)
         except OSError as error:
             raise CraneError(f"cannot copy {path} for the replica: {error.strerror}") from error
 

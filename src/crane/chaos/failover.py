@@ -138,7 +138,7 @@ def trial(
         CraneError: when the cluster does not go on at all.
     """
     addresses = cluster.addresses()
-    load = Load(addresses, connections, interval)
+    load = Load(addresses, connections, interval=interval)
     load.start()
     done: list[Kill] = []
     try:

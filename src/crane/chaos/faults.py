@@ -16,6 +16,7 @@ from itertools import permutations
 from pathlib import Path
 
 from crane.chaos.crowd import Crowd
+from crane.chaos.disks import Disk
 from crane.chaos.hosts import Hosts
 from crane.chaos.watched import Watched, wait_for
 from crane.errors import CraneError
@@ -44,6 +45,8 @@ class Scene:
     leader: int
     crowd: Crowd
     pick: random.Random
+    grow: Callable[[], None] | None = None
+    """Has the log grow by more than what is prepared on the disk, where the program is known."""
 
     @property
     def hosts(self) -> Hosts:
@@ -130,10 +133,7 @@ def _new_mount(hosts: Hosts, number: int) -> None:
         disk.mount()
 
 
-def _unmounted(disk: object) -> bool:
-    from crane.chaos.disks import Disk
-
-    assert isinstance(disk, Disk)
+def _unmounted(disk: Disk) -> bool:
     try:
         disk.unmount()
     except CraneError:
@@ -176,7 +176,13 @@ def _widen(scene: Scene) -> None:
 
 
 def _fill_disk(scene: Scene) -> None:
-    scene.hosts.disks[scene.victim].fill()
+    hosts = scene.hosts
+    hosts.disks[scene.victim].fill()
+    if scene.grow is not None:
+        scene.grow()
+        words = hosts.wait_ended(scene.victim)
+        if "no space is left" not in words:
+            raise CraneError(f"replica {scene.victim}, whose disk is full, said: {words}")
 
 
 def _free_disk(scene: Scene) -> None:
@@ -192,7 +198,9 @@ def _fail_disk(scene: Scene) -> None:
 
 
 def _replace_disk(scene: Scene) -> None:
-    scene.hosts.wait_ended(scene.victim)
+    words = scene.hosts.wait_ended(scene.victim)
+    if "nput/output error" not in words:
+        raise CraneError(f"replica {scene.victim}, whose disk failed, said: {words}")
     _new_mount(scene.hosts, scene.victim)
     _restart(scene)
 

@@ -159,6 +159,8 @@ class Hosts(Watched):
         """Start a replica's node, no more."""
         words = [*self.network.inside(number), sys.executable, "-m", "crane", "node"]
         words += ["--config", str(self.place(number) / "node.toml"), "--parent", str(os.getpid())]
+        if number in self._nodes:
+            self._nodes[number].wait(_END_SECONDS)
         with self.node_log(number).open("ab") as log:
             self._nodes[number] = subprocess.Popen(
                 words,

@@ -4,12 +4,14 @@ Every client has one connection to one replica and waits for each answer. It
 appends unique values to a list of its own, so the length that comes back says
 at once whether a write was lost or applied twice; and now and then it asks how
 long a neighbour's list is, who talks to another replica: less than what that
-one was told before is a stale read. When its connection breaks it goes on
-through the next replica, as a client with a list of servers does.
+one was told before is a stale read. When its connection breaks, or it has lost
+its patience with a replica, it goes on through the next one, as a client with a
+list of servers does.
 """
 
 from __future__ import annotations
 
+import os
 import selectors
 import socket
 import threading
@@ -17,12 +19,13 @@ import time
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from crane.chaos.cluster import Address
 from crane.chaos.journal import Journal
 from crane.chaos.resp import Reply, ReplyError, parse, request
+from crane.chaos.watched import Address
 
 _READ_EVERY = 4
 _RECONNECT_SECONDS = 0.01
+_CONNECT_SECONDS = 1.0
 _TICK_SECONDS = 0.005
 
 
@@ -54,6 +57,7 @@ class _Client:
     """When the next request or connection is due."""
     count: int = 0
     waiting: bool = False
+    connecting: bool = False
     longest: float = 0.0
 
 
@@ -67,8 +71,12 @@ class Load:
 
     addresses: dict[int, Address]
     connections: int = 6
+    name: str = "journal"
+    """What the lists' names begin with."""
     interval: float = 0.0
     """Seconds between two requests of a client, 0 for none."""
+    patience: float = float("inf")
+    """Seconds after which a client gives up a connection that does not answer."""
     answers: list[float] = field(default_factory=list)
     """When an answer came."""
     breaks: list[Break] = field(default_factory=list)
@@ -83,7 +91,7 @@ class Load:
     def start(self) -> None:
         """Connect the clients, spread over the replicas, and let them write."""
         replicas = sorted(self.addresses)
-        self.journals = [Journal(f"journal:{number}") for number in range(self.connections)]
+        self.journals = [Journal(f"{self.name}:{number}") for number in range(self.connections)]
         for number, journal in enumerate(self.journals):
             neighbour = self.journals[(number + 1) % self.connections]
             self._clients.append(_Client(journal, neighbour, replicas[number % len(replicas)]))
@@ -111,7 +119,10 @@ class Load:
 
     def on(self, replica: int) -> int:
         """How many clients are connected to a replica."""
-        return sum(one.replica == replica and one.socket is not None for one in self._clients)
+        return sum(
+            one.replica == replica and one.socket is not None and not one.connecting
+            for one in self._clients
+        )
 
     # The thread
 
@@ -140,7 +151,12 @@ class Load:
                 self._drop(client, selector)
 
     def _go_on(self, client: _Client, now: float, selector: selectors.BaseSelector) -> None:
-        if client.waiting or now < client.due:
+        if client.socket is not None and (client.waiting or client.connecting):
+            patience = _CONNECT_SECONDS if client.connecting else self.patience
+            if now > client.sent + patience:
+                self._broken(client, TimeoutError("no answer"), selector)
+            return
+        if now < client.due:
             return
         if client.socket is None:
             self._connect(client, now, selector)
@@ -148,16 +164,28 @@ class Load:
             self._send(client, now, selector)
 
     def _connect(self, client: _Client, now: float, selector: selectors.BaseSelector) -> None:
-        try:
-            # On loopback this succeeds or is refused at once.
-            made = socket.create_connection(self.addresses[client.replica], timeout=1.0)
-        except OSError:
-            self._next_replica(client, now)
-            return
-        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        made = socket.socket()
         made.setblocking(False)
-        selector.register(made, selectors.EVENT_READ, client)
+        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        selector.register(made, selectors.EVENT_WRITE, client)
         client.socket, client.data, client.due = made, b"", 0.0
+        client.connecting, client.sent = True, now
+        try:
+            made.connect(self.addresses[client.replica])
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            self._broken(client, error, selector)
+
+    def _connected(self, client: _Client, selector: selectors.BaseSelector) -> None:
+        """The connection was made or refused."""
+        assert client.socket is not None
+        number = client.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if number:
+            self._broken(client, OSError(number, os.strerror(number)), selector)
+            return
+        selector.modify(client.socket, selectors.EVENT_READ, client)
+        client.connecting = False
 
     def _next_replica(self, client: _Client, now: float) -> None:
         replicas = sorted(self.addresses)
@@ -182,6 +210,9 @@ class Load:
 
     def _receive(self, client: _Client, selector: selectors.BaseSelector) -> None:
         assert client.socket is not None
+        if client.connecting:
+            self._connected(client, selector)
+            return
         try:
             chunk = client.socket.recv(65536)
             if not chunk:
@@ -223,10 +254,13 @@ class Load:
 
     def _broken(self, client: _Client, error: OSError, selector: selectors.BaseSelector) -> None:
         now = time.monotonic()
-        self.breaks.append(Break(now, client.replica, str(error)))
+        refused = client.connecting
+        if not refused:
+            self.breaks.append(Break(now, client.replica, str(error)))
         self._drop(client, selector)
         self._next_replica(client, now)
-        client.due = now
+        if not refused:
+            client.due = now
 
     def _drop(self, client: _Client, selector: selectors.BaseSelector) -> None:
         assert client.socket is not None
@@ -235,4 +269,4 @@ class Load:
         client.socket = None
         if client.waiting and client.value is not None:
             client.journal.uncertain.append(client.value)
-        client.waiting = False
+        client.waiting = client.connecting = False

@@ -57,7 +57,8 @@ class Watched(ABC):
 
     def replica(self, number: int) -> ReplicaStatus:
         """One replica's row of the status."""
-        return self.status().replicas[number - 1]
+        rows = {one.id: one for one in self.status().replicas}
+        return rows.get(number) or ReplicaStatus(id=number, role="down")
 
     def leader(self, seconds: float = 15.0) -> int:
         """The number of the replica that leads, waiting for one if need be.
@@ -105,6 +106,36 @@ class Watched(ABC):
             )
 
         wait_for("every replica's doing the same", settled, seconds)
+
+    def wait_whole(self, seconds: float = 60.0) -> float:
+        """Wait until all replicas serve and have done what was agreed when this was called.
+
+        Returns the seconds it took.
+
+        Raises:
+            CraneError: with what is missing when it takes longer.
+        """
+        goal = max((one.commit or 0 for one in self.status().replicas), default=0)
+        rows: list[ReplicaStatus] = []
+
+        def whole() -> bool:
+            rows[:] = self.status().replicas
+            return len(rows) == self.size and all(
+                one.healthy
+                and one.agrees is not False
+                and one.address is not None
+                and (one.applied or 0) >= goal
+                for one in rows
+            )
+
+        try:
+            return wait_for("full strength", whole, seconds)
+        except CraneError as error:
+            states = ", ".join(
+                f"replica {one.id} {one.state} at {one.applied} of {goal} {one.reason or ''}"
+                for one in rows
+            )
+            raise CraneError(f"{error}: {states}; {self.said()}") from error
 
     # What is done to it
 
