@@ -67,6 +67,8 @@ test-rust: build
 	fi
 
 test-python: build $(VENV)/.locked-dev | test-packages
+	@# What searches histories for an order; see tests/linearizability.
+	cargo build --release --locked --quiet -p crane-linearizable
 	$(BIN)/pytest
 
 demo-packages:

@@ -122,8 +122,11 @@ class Replayer:
         hashes: str | PathLike[str] | None = None,
         preempt: bool = True,
         park_after: int | None = None,
+        witness: str | PathLike[str] | None = None,
     ) -> None:
         """Create the segment and begin to feed it; then start the program.
+
+        ``witness`` is a file for what every connection carried.
 
         Raises:
             EngineError: when the record cannot be read or the segment not made.

@@ -10,6 +10,9 @@ use core::sync::atomic::{AtomicU32, AtomicU64};
 /// 64-bit Linux without address randomisation.
 pub const SEGMENT_ADDRESS: usize = 0x6000_0000_0000;
 
+/// As a replica's id: the bytes of every connection are wanted.
+pub const EVERY_REPLICA: u8 = 255;
+
 /// Path of the segment inside the replica's mount namespace.
 pub const SEGMENT_PATH: &str = "/.crane/seg";
 
@@ -199,7 +202,7 @@ pub struct Header {
     pub magic: AtomicU64,
     /// [`VERSION`].
     pub version: AtomicU32,
-    /// This replica's id, 1 to 255. The server's program never sees it: it only
+    /// This replica's id, 1 to 254, or [`EVERY_REPLICA`]. The server's program never sees it: it only
     /// tells the interposer which connections' bytes are wanted by this node.
     pub replica: AtomicU32,
     /// Operations a thread may do before the turn rotates.

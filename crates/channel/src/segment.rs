@@ -19,7 +19,7 @@ use std::sync::atomic::Ordering;
 /// Settings that the node gives to the interposer through the header.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
-    /// This replica's id, 1 to 255.
+    /// This replica's id, 1 to 254, or [`EVERY_REPLICA`](crate::layout::EVERY_REPLICA).
     pub replica: u8,
     /// Operations a thread may do before the turn rotates; at least 1. Part of
     /// the agreed configuration: another value is another execution.

@@ -45,6 +45,7 @@ mod threads;
 mod timekeeper;
 mod tls;
 mod watch;
+mod witness;
 
 pub use config::Config;
 pub use crane_channel::layout::SeenFile;

@@ -8,8 +8,8 @@ use crate::server_output::{damaged, sleep_unless, unreadable};
 use crate::shared::lock;
 use crate::status::hex;
 use crate::watch::Watch;
-use crane_channel::layout::LOG_RING_LEN;
-use crane_channel::layout::SeenFile;
+use crate::witness::Witness;
+use crane_channel::layout::{EVERY_REPLICA, LOG_RING_LEN, SeenFile};
 use crane_channel::output::{EpochDone, Output};
 use crane_channel::ring::Consumer;
 use crane_channel::segment::{Segment, Settings};
@@ -47,13 +47,19 @@ pub struct Replay {
     pub hashes: Option<PathBuf>,
     /// Let the server stand still after so many epochs, for a checkpoint.
     pub park_after: Option<u64>,
+    /// A file for what every connection carried, see [`crate::witness`].
+    pub witness: Option<PathBuf>,
 }
 
 impl Replay {
     fn settings(&self) -> Settings {
         Settings {
             // No connection belongs to replica 0, so no output is asked for.
-            replica: 0,
+            replica: if self.witness.is_some() {
+                EVERY_REPLICA
+            } else {
+                0
+            },
             quantum: self.quantum,
             trace: self.trace,
             objects: self.objects,
@@ -68,6 +74,7 @@ struct Progress {
     source: Option<Source>,
     filter: Filter,
     hashes: Option<BufWriter<File>>,
+    witness: Option<Witness>,
     last: Option<EpochDone>,
     epochs: u64,
     messages: Vec<String>,
@@ -107,12 +114,17 @@ impl Replayer {
             Some(path) => Some(File::create(path).map_err(|e| cannot_make(path, &e))?),
             None => None,
         };
+        let witness = match &replay.witness {
+            Some(path) => Some(Witness::create(path).map_err(|e| cannot_make(path, &e))?),
+            None => None,
+        };
         let segment = Segment::create(&replay.segment, replay.settings())
             .map_err(|e| cannot_make(&replay.segment, &e))?;
         let progress = Progress {
             source: Some(source),
             filter: Filter::new(),
             hashes: hashes.map(BufWriter::new),
+            witness,
             last: None,
             epochs: 0,
             messages: Vec::new(),
@@ -392,6 +404,9 @@ impl<'a> Feeder<'a> {
                      made by another version of crane; use the same version"
                 )));
             }
+            if let Some(witness) = &mut self.progress.witness {
+                witness.entry(index, entry)?;
+            }
             self.publisher.publish(index, entry);
             self.published += 1;
         }
@@ -414,6 +429,11 @@ impl<'a> Feeder<'a> {
                     .progress
                     .messages
                     .push(String::from_utf8_lossy(text).into_owned()),
+                Output::Send { conn, bytes } => {
+                    if let Some(witness) = &mut self.progress.witness {
+                        witness.sent(conn.0, bytes)?;
+                    }
+                }
                 Output::Exit { last, .. } => self.exited |= last,
                 _ => {}
             }
@@ -444,6 +464,9 @@ impl<'a> Feeder<'a> {
     fn result(&mut self) -> Result<Value, EngineError> {
         if let Some(file) = &mut self.progress.hashes {
             file.flush().map_err(hashes_failed)?;
+        }
+        if let Some(witness) = &mut self.progress.witness {
+            witness.finish()?;
         }
         let last = self.progress.last;
         let connections = &self.state.segment.header().connections;

@@ -384,6 +384,7 @@ fn a_recording_is_replayed_to_the_same_hashes() {
             objects: false,
             hashes: Some(cluster.segment(&format!("hashes-{n}"))),
             park_after: None,
+            witness: None,
         };
         let replayer = Replayer::start(&replay).unwrap();
         let _server = support::server::Server::start(&replay.segment, Habits::default());

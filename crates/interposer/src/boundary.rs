@@ -9,7 +9,7 @@ use crate::world::{header, vkernel, world};
 use core::sync::atomic::Ordering;
 use crane_channel::epoch::{ConnId, Entry, Event};
 use crane_channel::layout::{
-    LOG_RING_LEN, LOG_RING_OFFSET, NO_DEADLINE, OUTPUT_RING_LEN, OUTPUT_RING_OFFSET,
+    EVERY_REPLICA, LOG_RING_LEN, LOG_RING_OFFSET, NO_DEADLINE, OUTPUT_RING_LEN, OUTPUT_RING_OFFSET,
     SEGMENT_ADDRESS, State, WATCH_VOTES,
 };
 use crane_channel::output::{EpochDone, LOG_EPOCH, Output};
@@ -96,7 +96,8 @@ impl Effects {
 
     /// Whether the client's socket is held by this replica's node.
     fn is_ours(conn: u64) -> bool {
-        u32::from(ConnId(conn).gateway()) == header().replica.load(Ordering::Relaxed)
+        let replica = header().replica.load(Ordering::Relaxed);
+        replica == u32::from(ConnId(conn).gateway()) || replica == u32::from(EVERY_REPLICA)
     }
 }
 

@@ -159,7 +159,7 @@ impl Replayer {
     /// Create the segment and begin to feed it; then start the program.
     #[new]
     #[allow(clippy::too_many_arguments, reason = "they have names in Python")]
-    #[pyo3(signature = (segment_path, source, quantum=100, trace=false, objects=false, hashes=None, preempt=true, park_after=None))]
+    #[pyo3(signature = (segment_path, source, quantum=100, trace=false, objects=false, hashes=None, preempt=true, park_after=None, witness=None))]
     fn new(
         py: Python<'_>,
         segment_path: PathBuf,
@@ -170,6 +170,7 @@ impl Replayer {
         hashes: Option<PathBuf>,
         preempt: bool,
         park_after: Option<u64>,
+        witness: Option<PathBuf>,
     ) -> PyResult<Self> {
         let replay = crane_engine::Replay {
             segment: segment_path,
@@ -180,6 +181,7 @@ impl Replayer {
             preempt,
             hashes,
             park_after,
+            witness,
         };
         let inner = py
             .detach(|| crane_engine::Replayer::start(&replay))

@@ -25,6 +25,11 @@ _WITHOUT_FLUSH = 2
 _FILLER = "filler"
 
 
+def possible() -> bool:
+    """Whether the tools are there."""
+    return all(shutil.which(tool) for tool in ("mkfs.ext4", "losetup", "mount", "umount"))
+
+
 class Disk:
     """One disk, mounted on a directory. Needs root."""
 
@@ -43,8 +48,17 @@ class Disk:
         self.mount()
 
     def mount(self) -> None:
-        """Mount it, as after a start of the machine."""
-        _run("mount", "-o", "loop", self._image, self._place)
+        """Mount it, as after a start of the machine.
+
+        By a device of its own each time: any process of this machine that makes itself
+        a mount namespace keeps the one before alive, and with it the failed file system.
+        """
+        device = _run("losetup", "--find", "--show", self._image).strip()
+        try:
+            _run("mount", device, self._place)
+        finally:
+            # It goes with its last user.
+            _run("losetup", "--detach", device)
         self._place.chmod(0o700)
 
     def unmount(self) -> None:
@@ -92,10 +106,11 @@ def remove_left_behind(base: Path) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def _run(*command: str | Path) -> None:
+def _run(*command: str | Path) -> str:
     words = [str(word) for word in command]
     if shutil.which(words[0]) is None:
         raise CraneError(f"`{words[0]}` is missing; disks need Debian's e2fsprogs and mount")
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     if done.returncode:
         raise CraneError(f"`{' '.join(words)}` failed: {' '.join(done.stderr.split())}")
+    return done.stdout

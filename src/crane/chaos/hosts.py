@@ -213,8 +213,8 @@ class Hosts(Watched):
 
         wait_for(f"replica {number}'s start", there, _START_SECONDS)
 
-    def close(self) -> None:
-        """End everything and take it away."""
+    def end(self) -> None:
+        """End all nodes; what they wrote stays until :meth:`close`."""
         for node in self._nodes.values():
             if node.poll() is None:
                 node.send_signal(signal.SIGTERM)
@@ -228,6 +228,10 @@ class Hosts(Watched):
         # A killed node's program ends by itself, a moment later.
         with suppress(CraneError):
             wait_for("the programs' end", lambda: not self.network.processes(), _END_SECONDS)
+
+    def close(self) -> None:
+        """End everything and take it away."""
+        self.end()
         self.network.close()
         for disk in self.disks.values():
             disk.close()

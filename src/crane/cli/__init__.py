@@ -16,6 +16,7 @@ from crane.errors import CraneError
 # ones stay quick.
 _COMMANDS = {
     "bench": "crane.cli.bench",
+    "chaos": "crane.cli.chaos",
     "checkpoint": "crane.cli.checkpoint",
     "doctor": "crane.cli.doctor",
     "files": "crane.cli.files",

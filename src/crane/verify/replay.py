@@ -116,11 +116,13 @@ async def execute(  # noqa: PLR0915 - one life after another, in their order
     timeout: float,
     window: traces.Window | None = None,
     park_after: int | None = None,
+    witness: Path | None = None,
 ) -> Execution:
     """Execute ``recording`` as run ``number``; with ``window``, with a trace of it.
 
     With ``park_after`` the program is saved to a checkpoint after so many epochs,
-    ended, and restored from it in another replica, where it goes on.
+    ended, and restored from it in another replica, where it goes on. ``witness`` is
+    a file for what every connection carried.
 
     ``directory`` is made for it; ``base`` is the directory that the program
     must not see, because it differs between runs.
@@ -158,6 +160,7 @@ async def execute(  # noqa: PLR0915 - one life after another, in their order
             hashes=directory / "hashes",
             preempt=bool(config.engine.get("preempt", config.preempt)),
             park_after=park_after,
+            witness=witness,
         )
         assert replayer is not None
         with disturbance.applied(treatment), (directory / "sandbox.log").open("wb") as errors:
