@@ -8,18 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from msgspec import structs
 
-from crane import wish
-from crane.chaos import campaign, plan, witness
+from crane.chaos import examination
 from crane.chaos.failover import redis_command
 from crane.chaos.faults import FAULTS
 from crane.chaos.histories import check, pieces
-from crane.chaos.hosts import Hosts, new_base
-from crane.chaos.loads import Asker, Judgement
-from crane.chaos.registers import Dialect, Lines, Operation, RedisStrings, Registers
-from crane.chaos.watched import Watched
-from crane.checkpoint.schedule import Policy
+from crane.chaos.registers import Dialect, Lines, Operation, RedisStrings
 from crane.errors import CraneError
 
 _ROOT = Path(__file__).parents[2]
@@ -33,49 +27,20 @@ PROGRAMS: dict[str, tuple[list[str], Callable[[], Dialect]]] = {
 QUICK = ("kill-node", "kill-program", "pause", "partition", "mute", "lost-link", "clock-ahead")
 
 
-class _Registers(Asker):
-    name = "registers"
-
-    def __init__(self, load: Registers) -> None:
-        self.load = load
-        self.answers = load.answers
-
-    def start(self) -> None:
-        self.load.start()
-
-    def stop(self) -> None:
-        self.load.stop()
-
-    def judge(self, cluster: Watched) -> Judgement:
-        return Judgement(acknowledged=len(self.answers), problems=self.load.faults)
-
-
 @pytest.mark.skipif(os.geteuid() != 0, reason="hosts of their own need root")
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_every_answer_under_faults(name: str) -> None:
     seed = int(os.environ.get("CHAOS_SEED", "20151004"))
     seconds = float(os.environ.get("CHAOS_SECONDS", "6"))
     command, dialect = PROGRAMS[name]
-    wanted, _ = wish.wanted(command, name=f"linear-{name}")
-    # The whole log is the witness.
-    wanted = structs.replace(wanted, checkpoints=Policy(interval=0, log_mib=0))
-    base = new_base()
-    with Hosts(wanted, base=base, own_disks=True, own_clocks=True) as hosts:
-        load = Registers(dialect(), hosts.addresses(), seed=seed)
-        steps = plan.draw(seed, [FAULTS[one] for one in QUICK])
-        report = campaign.run(hosts, _Registers(load), steps, seconds=seconds, tell=lambda _: None)
-        assert report.problems == []
-        assert report.judgement.problems == []
-        assert report.strikes
-        hosts.end()
-        log = witness.executed(hosts.state.path, base / "witness")
-    verdict = witness.compare(load.conversations, log)
-    assert verdict.problems == []
-    assert verdict.lost == 0
-    assert verdict.exchanges == len(load.answers) > 200
-    cut = pieces(load.operations)
-    assert sum(len(one.operations) for one in cut) >= len(load.answers)
-    assert check(CHECKER, cut) == []
+    faults = [FAULTS[one] for one in QUICK]
+    found = examination.examine(
+        command, dialect(), CHECKER, faults=faults, seed=seed, seconds=seconds
+    )
+    assert found.problems == []
+    assert found.report.strikes
+    assert found.compared == found.answered > 200
+    assert found.searched >= found.answered
 
 
 def test_the_checker_says_what_is_not_linearizable() -> None:

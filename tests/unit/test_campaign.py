@@ -15,7 +15,7 @@ from crane.chaos.strike import Strike
 from crane.chaos.traffic import Conversation, Exchange
 from crane.errors import UsageError
 
-EVERYTHING = Needs.HOSTS | Needs.DISKS | Needs.CLOCKS
+EVERYTHING = Needs.HOSTS | Needs.DISKS | Needs.CLOCKS | Needs.CHECKPOINTS
 CLIENT, SERVER = ("198.18.0.254", 40000), ("198.18.0.1", 7100)
 
 

@@ -125,7 +125,8 @@ def _step(
 ) -> Strike:
     leader = cluster.leader()
     others = [number for number in range(1, cluster.size + 1) if number != leader]
-    victim = leader if step.leads or not others else others[step.other % len(others)]
+    leads = step.leads and step.fault.leads
+    victim = leader if leads or not others else others[step.other % len(others)]
     role = ", the leader" if victim == leader else ""
     tell(f"{step.fault.says.format(victim=victim)}{role}, for {step.hold:g} s")
     scene = Scene(

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from statistics import median
 
-from crane.chaos.cluster import Cluster, wait_for
+from crane.chaos.cluster import Cluster
 from crane.chaos.journal import Findings, examine
 from crane.chaos.load import Load
 from crane.chaos.resp import Redis, Reply
+from crane.chaos.watched import Watched, wait_for
 
 _RESUME_SECONDS = 30.0
 _SETTLE_SECONDS = 60.0
@@ -159,7 +160,7 @@ def trial(
     return outcome
 
 
-def conclude(cluster: Cluster, load: Load, kills: list[Kill]) -> Outcome:
+def conclude(cluster: Watched, load: Load, kills: list[Kill]) -> Outcome:
     """What a load that has ended shows, and what every replica has of it.
 
     Raises:
@@ -212,7 +213,7 @@ def _survivors_broken(load: Load, kills: list[Kill]) -> list[str]:
     ]
 
 
-def _compare(cluster: Cluster, load: Load, outcome: Outcome) -> None:
+def _compare(cluster: Watched, load: Load, outcome: Outcome) -> None:
     """Ask every replica, at its own address, for everything that was written."""
     for replica, address in cluster.addresses().items():
         with Redis(address, seconds=60.0) as redis:

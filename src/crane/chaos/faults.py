@@ -19,6 +19,8 @@ from crane.chaos.crowd import Crowd
 from crane.chaos.disks import Disk
 from crane.chaos.hosts import Hosts
 from crane.chaos.watched import Watched, wait_for
+from crane.checkpoint import command as taking
+from crane.checkpoint.store import Store
 from crane.errors import CraneError
 
 _END_SECONDS = 20.0
@@ -34,6 +36,7 @@ class Needs(Flag):
     HOSTS = auto()
     DISKS = auto()
     CLOCKS = auto()
+    CHECKPOINTS = auto()
 
 
 @dataclass(kw_only=True)
@@ -74,6 +77,8 @@ class Fault:
     """Whether the victim's clients may lose their connections."""
     ends: bool = False
     """Whether the victim's node ends, so that healing starts it again."""
+    leads: bool = True
+    """Whether it can befall the leader."""
     everyone: bool = False
     """Whether it befalls all replicas, so that nobody is served meanwhile."""
 
@@ -249,6 +254,24 @@ def _lose_log(scene: Scene) -> None:
     hosts.restart(victim)
 
 
+def _damage_checkpoint(scene: Scene) -> None:
+    """A byte of the newest checkpoint is another, and the replica needs it."""
+    hosts, victim = scene.hosts, scene.victim
+    taking.take(hosts.directory, victim)
+    hosts.kill(victim)
+    newest = Store(hosts.place(victim)).newest()
+    if newest is None:
+        raise CraneError(f"replica {victim} said that it took a checkpoint, and there is none")
+    files = [path for path in sorted(newest.path.rglob("*")) if path.is_file()]
+    path = max(files, key=lambda one: one.stat().st_size)
+    with path.open("r+b") as file:
+        place = scene.pick.randrange(path.stat().st_size)
+        file.seek(place)
+        old = file.read(1)[0]
+        file.seek(place)
+        file.write(bytes([old ^ 0xFF]))
+
+
 def _clock_ahead(scene: Scene) -> None:
     scene.hosts.set_clock(scene.victim, _JUMP_SECONDS)
 
@@ -392,6 +415,16 @@ FAULTS: dict[str, Fault] = {
             needs=Needs.HOSTS,
             breaks=True,
             ends=True,
+        ),
+        Fault(
+            name="damaged-checkpoint",
+            says="replica {victim} dies, and its newest checkpoint is damaged",
+            make=_damage_checkpoint,
+            heal=_restart,
+            needs=Needs.HOSTS | Needs.CHECKPOINTS,
+            breaks=True,
+            ends=True,
+            leads=False,
         ),
         Fault(
             name="clock-ahead",

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from crane.chaos import clocks, disks
 from crane.chaos.faults import FAULTS, Fault, Needs
-from crane.errors import UsageError
+from crane.checkpoint import criu
+from crane.errors import CraneError, UsageError
 
 _HOLD = (0.5, 4.0)
 _CALM = (0.5, 2.0)
@@ -55,6 +57,9 @@ def available(*, hosts: bool) -> Needs:
             found |= Needs.DISKS
         if clocks.library() is not None:
             found |= Needs.CLOCKS
+        with suppress(CraneError):
+            criu.find()
+            found |= Needs.CHECKPOINTS
     return found
 
 
