@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+import shutil
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from crane import wish
 from crane.chaos import campaign, loads, plan, timeline
 from crane.chaos.campaign import Report
 from crane.chaos.cluster import Cluster
-from crane.chaos.faults import Needs
+from crane.chaos.faults import Fault, Needs
 from crane.chaos.hosts import Hosts, new_base
 from crane.chaos.watched import Watched
 from crane.config import Durability
@@ -52,6 +53,17 @@ def run(wanted: Wanted, say: Say) -> Report:
         why = "" if wanted.hosts else "; replicas have hosts of their own only as root"
         say(f"cannot be made here: {names}{why}")
     base = new_base()
+    try:
+        report = _run(wanted, base, there, possible, say)
+    finally:
+        shutil.rmtree(base, ignore_errors=True)
+    title = f"crane chaos --seed {wanted.seed}: {'good' if report.good else 'NOT GOOD'}"
+    drawn = timeline.picture(report.answers, report.strikes, report.begin, report.end, title)
+    wanted.picture.write_text(drawn)
+    return report
+
+
+def _run(wanted: Wanted, base: Path, there: Needs, possible: Sequence[Fault], say: Say) -> Report:
     with _cluster(wanted, there, base) as cluster:
         addresses = cluster.addresses()
         if len(addresses) < cluster.size:
@@ -77,9 +89,6 @@ def run(wanted: Wanted, say: Say) -> Report:
             place = wanted.picture.with_suffix("")
             campaign.keep_evidence(cluster, place)
             say(f"what the nodes said is kept in {place}")
-    title = f"crane chaos --seed {wanted.seed}: {'good' if report.good else 'NOT GOOD'}"
-    drawn = timeline.picture(report.answers, report.strikes, report.begin, report.end, title)
-    wanted.picture.write_text(drawn)
     return report
 
 
