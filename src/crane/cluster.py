@@ -25,7 +25,7 @@ from crane import certificates, config, durable
 from crane.checkpoint.schedule import Policy
 from crane.errors import CraneError, UsageError
 
-_FORMAT = 1
+FORMAT = 1
 _FILE = "cluster.json"
 # Keys that never leave this machine; a cluster that runs must not meet their end.
 _CERTIFICATE_DAYS = 19 * 365
@@ -117,7 +117,7 @@ def reconcile(found: ClusterState | None, wanted: Wanted, place: str) -> Cluster
     if found is None:
         count = 3 if wanted.replicas is None else wanted.replicas
         return ClusterState(
-            format=_FORMAT,
+            format=FORMAT,
             name=wanted.name,
             cluster_id=secrets.token_hex(16),
             argv=wanted.argv,
@@ -137,7 +137,7 @@ def reconcile(found: ClusterState | None, wanted: Wanted, place: str) -> Cluster
             engine=wanted.engine,
         )
     mend = "give another --state, or remove that directory to start afresh"
-    if found.format != _FORMAT:
+    if found.format != FORMAT:
         raise UsageError(
             f"{place} was written by another version of crane (format {found.format}); {mend}"
         )

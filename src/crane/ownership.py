@@ -101,7 +101,7 @@ def prepare(config: NodeConfig, state_dir: Path, *, fresh: bool) -> None:
             shutil.rmtree(unfinished, ignore_errors=True)
             copy.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             if Path(path).is_dir():
-                _copy(path, unfinished)
+                duplicate(path, unfinished)
             else:
                 unfinished.mkdir(mode=0o755)
             # The log goes with it, so it is there as long as the log is.
@@ -112,7 +112,7 @@ def prepare(config: NodeConfig, state_dir: Path, *, fresh: bool) -> None:
             raise CraneError(f"cannot copy {path} for the replica: {error.strerror}") from error
 
 
-def _copy(source: str, target: Path) -> None:
+def duplicate(source: str, target: Path) -> None:
     """A copy with owners, modes and times, without its bytes where the file system can."""
     done = subprocess.run(
         [shutil.which("cp") or "/bin/cp", "-a", "--reflink=auto", "--", source, str(target)],

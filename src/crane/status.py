@@ -46,6 +46,10 @@ class ReplicaStatus(msgspec.Struct, frozen=True, kw_only=True):
     """Why it is not healthy, where that is known: one line."""
     stack: list[str] | None = None
     """Where a program that makes no progress is, the innermost place first."""
+    checkpoint: int | None = None
+    """The log entry of its newest checkpoint."""
+    no_checkpoints: str | None = None
+    """Why it takes none: one line."""
     state: State = "down"
 
 
@@ -65,7 +69,8 @@ def row(number: int, node: dict[str, Any]) -> ReplicaStatus:
     attached = bool(node.get("attached"))
     agrees = engine.get("agrees")
     stuck: dict[str, Any] = node.get("stuck") or {}
-    copying: dict[str, Any] = (node.get("checkpoints") or {}).get("copying") or {}
+    checkpoints: dict[str, Any] = node.get("checkpoints") or {}
+    copying: dict[str, Any] = checkpoints.get("copying") or {}
     reason = None
     if engine.get("fatal"):
         reason = str(engine["fatal"])
@@ -95,6 +100,8 @@ def row(number: int, node: dict[str, Any]) -> ReplicaStatus:
         healthy=attached and reason is None,
         reason=reason,
         stack=stuck.get("stack"),
+        checkpoint=(checkpoints.get("newest") or {}).get("index"),
+        no_checkpoints=checkpoints.get("impossible") or checkpoints.get("failure"),
         state="running" if attached else "starting",
     )
 

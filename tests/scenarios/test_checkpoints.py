@@ -149,3 +149,48 @@ def test_a_user_takes_one_while_clients_are_served(cluster: Cluster) -> None:
     assert "this replica leads" in refused.stderr
     assert get(cluster, leader, "a") == "1"
     cluster.must_settle()
+
+
+def test_an_exported_one_goes_on_in_another_cluster(cluster: Cluster, tmp_path: Path) -> None:
+    put(cluster, "a", "1")
+    follower = cluster.follower()
+    cluster.crane("checkpoint", "--replica", str(follower))
+    put(cluster, "b", "after it was taken")
+    exported = tmp_path / "exported.tar"
+    cluster.crane("checkpoint", "export", str(follower), str(exported))
+    assert exported.stat().st_mode & 0o77 == 0
+    cluster.stop()
+    other = Cluster(cluster.command, cluster.port)
+    try:
+        made = other.crane("checkpoint", "import", str(exported), "--state", str(other.state))
+        assert "holds a new cluster; start it with" in made.stdout
+        again = other.crane(
+            "checkpoint", "import", str(exported), "--state", str(other.state), good=False
+        )
+        assert again.returncode == 2
+        assert "give another --state" in again.stderr
+        other.start()
+        other.must_settle()
+        for number in (1, 2, 3):
+            assert get(other, number, "a") == "1"
+            assert get(other, number, "b") is None
+        put(other, "c", "3")
+        other.kill(other.follower())
+        put(other, "d", "4")
+    finally:
+        other.close()
+
+
+def test_a_damaged_export_is_refused(cluster: Cluster, tmp_path: Path) -> None:
+    cluster.crane("checkpoint")
+    number = next(number for number, found in listed(cluster).items() if found)
+    exported = tmp_path / "exported.tar"
+    cluster.crane("checkpoint", "export", str(number), str(exported))
+    content = bytearray(exported.read_bytes())
+    content[len(content) // 2] ^= 1
+    exported.write_bytes(content)
+    done = cluster.crane(
+        "checkpoint", "import", str(exported), "--state", str(tmp_path / "new"), good=False
+    )
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1

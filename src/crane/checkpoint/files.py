@@ -11,7 +11,7 @@ import os
 import shutil
 import stat
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -47,8 +47,12 @@ def _tar(words: list[str], what: str, keep: Sequence[int] = ()) -> None:
         raise CraneError(f"cannot {what}: {reason[0] if reason else 'tar failed'}")
 
 
-def archive(source: Path, target: Path, names: list[str]) -> None:
+def archive(
+    source: Path, target: Path, names: list[str], renames: Mapping[str, str] | None = None
+) -> None:
     """Put ``names`` below ``source`` into the archive ``target``.
+
+    ``renames`` are what beginnings of names are called there.
 
     Raises:
         CraneError: when a file cannot be read or the archive not be written.
@@ -56,14 +60,20 @@ def archive(source: Path, target: Path, names: list[str]) -> None:
     _tar(
         [
             *("--create", "--file", str(target), "--format=posix", "--sparse"),
+            # Not in what symbolic links lead to.
+            *(f"--transform=s,^{old},{new},S" for old, new in (renames or {}).items()),
             *(*_KEEP, "--directory", str(source), "--", *names),
         ],
         f"copy the program's files below {source}",
     )
 
 
-def extract(source: Path | str, target: Path | str, keep: Sequence[int] = ()) -> None:
-    """Put what is in an archive below ``target``; ``keep`` are descriptors in its path.
+def extract(
+    source: Path | str, target: Path | str, keep: Sequence[int] = (), names: Sequence[str] = ()
+) -> None:
+    """Put what is in an archive below ``target``, or only ``names``.
+
+    ``keep`` are descriptors in its path.
 
     Raises:
         CraneError: when the archive cannot be read or its files not be written.
@@ -71,7 +81,7 @@ def extract(source: Path | str, target: Path | str, keep: Sequence[int] = ()) ->
     _tar(
         [
             *("--extract", "--file", str(source), "--preserve-permissions", "--same-owner"),
-            *(*_KEEP, "--directory", str(target)),
+            *(*_KEEP, "--directory", str(target), "--", *names),
         ],
         f"put the program's files below {target} back",
         keep,

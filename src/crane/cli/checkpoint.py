@@ -10,7 +10,7 @@ import click
 import msgspec
 
 from crane import registry, terminal
-from crane.cli.options import name_option
+from crane.cli.options import name_option, replica_argument
 from crane.errors import CraneError
 
 _HEADS = ("REPLICA", "ENTRY", "SIZE", "AGE", "TAKEN BY", "STOOD STILL", "PATH")
@@ -109,6 +109,47 @@ def verify_command(name: str | None, state: Path | None) -> int:
     if not count:
         raise CraneError("there are no checkpoints")
     return 1 if bad else 0
+
+
+@checkpoint_command.command("export")
+@replica_argument
+@click.argument("target", type=click.Path(path_type=Path), metavar="FILE")
+@click.option("--entry", type=int, help="The checkpoint of this log entry [the newest].")
+@name_option
+@_state_option
+def export_command(
+    replica: int, target: Path, entry: int | None, name: str | None, state: Path | None
+) -> None:
+    """Write a checkpoint of REPLICA to FILE, with all that another machine needs to restore it."""
+    from crane.checkpoint import command, transport
+
+    place = command.replica_dir(replica, name, state)
+    found = transport.export(place, target, entry)
+    terminal.say(f"the checkpoint of entry {found.index} is in {target}")
+
+
+@checkpoint_command.command("import")
+@click.argument("source", type=click.Path(path_type=Path), metavar="FILE")
+@click.option("--state", type=click.Path(path_type=Path), help="The new state directory.")
+@click.option("-n", "--replicas", type=click.IntRange(1, 9), default=3, help="How many [3].")
+@click.option("-l", "--listen", multiple=True, metavar="ADDR", help="As with `crane run`.")
+@click.option(
+    "--node", type=click.Path(path_type=Path), help="The configuration of the one replica to make."
+)
+def import_command(
+    source: Path, state: Path | None, replicas: int, listen: tuple[str, ...], node: Path | None
+) -> None:
+    """Make a new cluster that goes on from the checkpoint in FILE.
+
+    All its replicas on this machine, for `crane run`; or, with --node, one replica of a
+    cluster on several machines, on each of which it is imported.
+    """
+    from crane.checkpoint import transport
+
+    asked = [one for word in listen for one in word.split(",")]
+    made = transport.import_(source, state=state, replicas=replicas, listen=asked, node=node)
+    terminal.say(f"{made.path} holds a new cluster; start it with:")
+    terminal.out(made.command)
 
 
 def size(count: int) -> str:

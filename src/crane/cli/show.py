@@ -73,6 +73,9 @@ def status_command(  # noqa: PLR0917 - click passes by name
     healthy = sum(one.healthy for one in found.replicas)
     terminal.out(f"{found.name}: {healthy} of {len(found.replicas)} replicas healthy")
     terminal.table(_HEADS, rows)
+    # The same on all replicas of a machine, mostly.
+    for why in sorted({one.no_checkpoints for one in found.replicas if one.no_checkpoints}):
+        terminal.out(f"no checkpoints: {why}")
     for one in found.replicas:
         if one.reason:
             terminal.out(f"replica {one.id}: {one.reason}")
