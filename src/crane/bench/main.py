@@ -24,15 +24,17 @@ _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - `mkdtemp` makes the directory
 # What keeps as much is compared with what keeps as much, and all with the bare program.
 _NATIVE = {
     "native-fsync": ["native"],
-    "crane-memory": ["native"],
-    "crane-disk": ["native", "native-fsync"],
+    "crane-memory": ["native", "crane-memory-plain"],
+    "crane-disk": ["native", "native-fsync", "crane-disk-plain"],
 }
 _ETCD = {"crane-disk": ["etcd"], "crane-memory": ["etcd-memory", "etcd"]}
 
 Run = Callable[[], driver.Speed]
 
 
-def run(rounds: int, seconds: float, idle_seconds: float, *, with_etcd: bool) -> Results:
+def run(
+    rounds: int, seconds: float, idle_seconds: float, *, with_etcd: bool, with_plain: bool
+) -> Results:
     """Measure everything; ``seconds`` is the length of one round of one test.
 
     Raises:
@@ -49,7 +51,9 @@ def run(rounds: int, seconds: float, idle_seconds: float, *, with_etcd: bool) ->
     try:
         with terminal.bar() as bar:
             bar(0.0, "starting Redis, three replicas of it, and etcd")
-            with targets.everything(base, memory, with_etcd=with_etcd) as all_of:
+            with targets.everything(
+                base, memory, with_etcd=with_etcd, with_plain=with_plain
+            ) as all_of:
                 return _measure(all_of, rounds, seconds, idle_seconds, bar)
     finally:
         for directory in (base, memory):

@@ -62,16 +62,25 @@ def _answers(process: subprocess.Popen[bytes], port: int) -> bool:
 
 @contextmanager
 def replicated(
-    base: Path, name: str, what: str, durability: Durability, replicas: int = 3
+    base: Path,
+    name: str,
+    what: str,
+    durability: Durability,
+    replicas: int = 3,
+    *,
+    tls: bool = True,
 ) -> Iterator[Target]:
     """Redis on replicas of this machine; measured through the leader."""
     port = free_port()
+    settings = base / f"{name}.toml"
+    settings.write_text(f"tls = {str(tls).lower()}\n")
     cluster = Cluster(
         ["redis-server", "--port", str(port), *_QUIET],
         base=base / name,
         name=f"bench-{name}-{port}",
         durability=durability,
         replicas=replicas,
+        options=["--file", str(settings)],
     )
     with cluster:
         assert cluster.process is not None
@@ -87,7 +96,9 @@ def etcd_cluster(base: Path, name: str, what: str) -> Iterator[Target]:
 
 
 @contextmanager
-def everything(base: Path, memory: Path, *, with_etcd: bool) -> Iterator[list[Target]]:
+def everything(
+    base: Path, memory: Path, *, with_etcd: bool, with_plain: bool
+) -> Iterator[list[Target]]:
     """All targets, running side by side; the directories are on a disk and in memory."""
     with ExitStack() as stack:
         start = stack.enter_context
@@ -102,6 +113,11 @@ def everything(base: Path, memory: Path, *, with_etcd: bool) -> Iterator[list[Ta
             start(replicated(base, "crane-memory", "3 replicas, memory", "memory")),
             start(replicated(base, "crane-disk", "3 replicas, disk", "disk")),
         ]  # fmt: skip
+        if with_plain:
+            for durability in ("memory", "disk"):
+                what = f"3 replicas, {durability}, without encryption"
+                name = f"crane-{durability}-plain"
+                found.append(start(replicated(base, name, what, durability, tls=False)))
         if with_etcd:
             found += [
                 start(etcd_cluster(base, "etcd", "etcd, 3 members, disk")),

@@ -19,16 +19,17 @@ from crane.errors import CraneError
     "--idle", type=click.FloatRange(1, 600), default=10.0, help="Seconds of idleness [10]."
 )
 @click.option("--no-etcd", is_flag=True, help="Leave etcd out.")
+@click.option("--plain", is_flag=True, help="Also replicas without encryption between them.")
 @click.option(
     "--json", "file", type=click.Path(path_type=Path), help="Write the results to FILE as well."
 )
-def bench_command(
-    rounds: int, seconds: float, idle: float, no_etcd: bool, file: Path | None
+def bench_command(  # noqa: PLR0917 - click passes by name
+    rounds: int, seconds: float, idle: float, no_etcd: bool, plain: bool, file: Path | None
 ) -> None:
     """Measure Redis alone and on three replicas, and small writes beside etcd."""
     from crane.bench import main
 
-    found = main.run(rounds, seconds, idle, with_etcd=not no_etcd)
+    found = main.run(rounds, seconds, idle, with_etcd=not no_etcd, with_plain=plain)
     main.show(found)
     if file is not None:
         try:
