@@ -269,6 +269,9 @@ pub struct Header {
     /// Times that the server was restored from a checkpoint. A thread that sees
     /// another value than before has lost what the kernel keeps for it alone.
     pub generation: AtomicU32,
+    /// Non-zero: a thread waited for a plain word of memory that processes share. Which
+    /// object that is, is not the same after a restore.
+    pub shared_words: AtomicU32,
     /// Offset in the segment of the [`SEEN_FILES`] entries of [`SeenFile`]s.
     pub seen_files: AtomicU64,
     /// Offset in the segment of their [`SEEN_NAMES`] bytes of names.

@@ -3,7 +3,8 @@
 
 use crate::objects::private_key;
 use crate::raw::sys;
-use crate::world::world;
+use crate::world::{header, world};
+use core::sync::atomic::Ordering;
 use crane_scheduler::Slot;
 use syscalls::Sysno;
 
@@ -17,7 +18,10 @@ const PRIVATE_TAG: u64 = 3 << 56;
 pub(crate) fn memory_key(address: usize, me: Slot) -> u64 {
     world().shared_futexes = 1;
     match shared_object(address) {
-        Some(place) => place & !(0xff << 56) | OBJECT_TAG,
+        Some(place) => {
+            header().shared_words.store(1, Ordering::Relaxed);
+            place & !(0xff << 56) | OBJECT_TAG
+        }
         None => private_key(address as *const u8, me) | PRIVATE_TAG,
     }
 }

@@ -37,6 +37,9 @@ impl<H: Host> DataPlane<'_, H> {
             "this replica leads; ask another one"
         } else if !self.catch_up.is_done() {
             "this replica has not caught up; try again later"
+        } else if self.has_shared_words() {
+            "its threads wait for words of memory that processes share (futex(2)), which a \
+             checkpoint does not keep"
         } else if self.parking.is_some() {
             "a checkpoint is being taken already"
         } else {
@@ -47,6 +50,15 @@ impl<H: Host> DataPlane<'_, H> {
         self.shared
             .notices
             .add("unparked", json!({ "message": why }));
+    }
+
+    fn has_shared_words(&self) -> bool {
+        self.shared
+            .segment
+            .header()
+            .shared_words
+            .load(Ordering::Relaxed)
+            != 0
     }
 
     /// The program goes on. The owner is told if it did not ask for it.
