@@ -28,6 +28,7 @@ def doctor_command(as_json: bool, everything: bool, command: tuple[str, ...]) ->
 
     Only files are read; nothing is started. Exits with 126 when it cannot be.
     """
+    from crane.checkpoint import criu
     from crane.doctor import examine
 
     if not command:
@@ -56,5 +57,7 @@ def doctor_command(as_json: bool, everything: bool, command: tuple[str, ...]) ->
     terminal.out(
         f"  read: {len(report.files)} files, {report.interposed} interposed functions{more}"
     )
+    why_not = criu.why_not()
+    terminal.out(f"  checkpoints: {why_not or f'possible here, with CRIU {criu.find().version}'}")
     terminal.out("  `crane verify -- PROGRAM ARGS` tries it")
     return 0
