@@ -25,7 +25,13 @@ ENGINE = {
 
 
 def test_the_json_contract() -> None:
-    node = {"attached": True, "node_pid": 10, "server_pid": 11, "engine": ENGINE}
+    node = {
+        "attached": True,
+        "node_pid": 10,
+        "server_pid": 11,
+        "engine": ENGINE,
+        "checkpoints": {"impossible": None, "failure": None, "newest": {"index": 12}},
+    }
     found = status.ClusterStatus(
         name="shop", replicas=[status.row(1, node), status.ReplicaStatus(id=2, role="down")]
     )
@@ -48,6 +54,8 @@ def test_the_json_contract() -> None:
         "healthy": True,
         "reason": None,
         "stack": None,
+        "checkpoint": 12,
+        "no_checkpoints": None,
         "state": "running",
     }
     down = shown["replicas"][1]
