@@ -13,7 +13,7 @@ from crane import wish
 from crane.chaos import plan
 from crane.chaos.crowd import Crowd
 from crane.chaos.failover import conclude, redis_command
-from crane.chaos.faults import FAULTS, Scene
+from crane.chaos.faults import FAULTS, Needs, Scene
 from crane.chaos.hosts import Hosts, new_base
 from crane.chaos.load import Load
 from crane.chaos.resp import Redis, request
@@ -36,10 +36,20 @@ def hosts() -> Iterator[Hosts]:
         yield made
 
 
+def test_a_damaged_checkpoint_is_not_used() -> None:
+    wanted, _ = wish.wanted(redis_command(_PORT), name="faults")
+    with Hosts(wanted, base=new_base()) as hosts:
+        test_a_fault_loses_nothing(hosts, "damaged-checkpoint", leads=False)
+
+
 @pytest.mark.parametrize(
     ("name", "leads"),
     [
-        *((name, True) for name in FAULTS if name != "full-disk"),
+        *(
+            (name, True)
+            for name, fault in FAULTS.items()
+            if name != "full-disk" and Needs.CHECKPOINTS not in fault.needs
+        ),
         ("slow-network", False),
         # The last, as it makes the log long that replicas replay when they start.
         ("full-disk", True),

@@ -14,6 +14,9 @@ _LIBRARIES = (
     "/usr/lib64/faketime/libfaketimeMT.so.1",
 )
 
+_SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - the library's choice
+_SHARED = ("faketime_shm_", "sem.faketime_sem_")
+
 
 def library() -> str | None:
     """The library, ``None`` where it is not installed."""
@@ -37,6 +40,15 @@ def environment(file: Path) -> dict[str, str]:
         "FAKETIME_DONT_FAKE_MONOTONIC": "1",
         "FAKETIME_DONT_RESET": "1",
     }
+
+
+def remove_left_behind() -> None:
+    """Remove what the library left in shared memory for processes that were killed."""
+    for pattern in _SHARED:
+        for path in _SHARED_MEMORY.glob(f"{pattern}*"):
+            number = path.name.removeprefix(pattern)
+            if number.isdigit() and not Path(f"/proc/{number}").exists():
+                path.unlink(missing_ok=True)
 
 
 def set_ahead(file: Path, seconds: int) -> None:

@@ -73,6 +73,7 @@ class Hosts(Watched):
         self.network = Network(self.size)
         self.state = StateDir(base / "state")
         self.environment = {number: dict(environment or {}) for number in self.numbers}
+        self._own_clocks = own_clocks
         if own_clocks:
             for number in self.numbers:
                 self.set_clock(number, 0)
@@ -235,4 +236,6 @@ class Hosts(Watched):
         self.network.close()
         for disk in self.disks.values():
             disk.close()
+        if self._own_clocks:
+            clocks.remove_left_behind()
         shutil.rmtree(self.base, ignore_errors=True)

@@ -73,6 +73,9 @@ def choose(names: Sequence[str], there: Needs) -> tuple[list[Fault], list[Fault]
     if unknown:
         raise UsageError(f"there is no fault `{unknown[0]}`; there are {', '.join(FAULTS)}")
     wanted = [FAULTS[name] for name in names] or list(FAULTS.values())
+    if Needs.CLOCKS in there and any(Needs.CLOCKS in one.needs for one in wanted):
+        # What sets the nodes' clocks gets in the way of CRIU.
+        there &= ~Needs.CHECKPOINTS
     possible = [one for one in wanted if not one.needs & ~there]
     rest = [one for one in wanted if one.needs & ~there]
     if names and rest:

@@ -64,7 +64,7 @@ def run(wanted: Wanted, say: Say) -> Report:
 
 
 def _run(wanted: Wanted, base: Path, there: Needs, possible: Sequence[Fault], say: Say) -> Report:
-    with _cluster(wanted, there, base) as cluster:
+    with _cluster(wanted, there, possible, base) as cluster:
         addresses = cluster.addresses()
         if len(addresses) < cluster.size:
             raise CraneError("the program does not listen on a TCP port, so nothing can ask it")
@@ -93,7 +93,9 @@ def _run(wanted: Wanted, base: Path, there: Needs, possible: Sequence[Fault], sa
 
 
 @contextmanager
-def _cluster(wanted: Wanted, there: Needs, base: Path) -> Iterator[Watched]:
+def _cluster(
+    wanted: Wanted, there: Needs, possible: Sequence[Fault], base: Path
+) -> Iterator[Watched]:
     """The cluster, started; ended and removed afterwards."""
     name = f"chaos-{random.SystemRandom().randrange(10**8)}"
     asked, _ = wish.wanted(
@@ -109,7 +111,7 @@ def _cluster(wanted: Wanted, there: Needs, base: Path) -> Iterator[Watched]:
             asked,
             base=base,
             own_disks=Needs.DISKS in there,
-            own_clocks=Needs.CLOCKS in there,
+            own_clocks=any(Needs.CLOCKS in one.needs for one in possible),
         ) as hosts:
             yield hosts
         return
