@@ -51,6 +51,7 @@ class ClusterState(msgspec.Struct, frozen=True, kw_only=True):
     listen: list[str]
     durability: config.Durability
     vote: bool = False
+    on_crash: config.OnCrash = "restart"
     share: list[str] = []
     private: list[str] = []
     tls: bool = True
@@ -79,6 +80,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     listen: list[str]
     durability: config.Durability | None
     vote: bool | None = None
+    on_crash: config.OnCrash | None = None
     share: list[str] = []
     private: list[str] = []
     tls: bool | None = None
@@ -130,6 +132,7 @@ def reconcile(found: ClusterState | None, wanted: Wanted, place: str) -> Cluster
             listen=listen_addresses(wanted.listen, count),
             durability=wanted.durability or "disk",
             vote=bool(wanted.vote),
+            on_crash=wanted.on_crash or "restart",
             share=wanted.share,
             private=wanted.private,
             checkpoints=wanted.checkpoints or Policy(),
@@ -160,6 +163,7 @@ def reconcile(found: ClusterState | None, wanted: Wanted, place: str) -> Cluster
         listen=listen_addresses(wanted.listen, count) if wanted.listen else found.listen,
         durability=wanted.durability or found.durability,
         vote=found.vote if wanted.vote is None else wanted.vote,
+        on_crash=wanted.on_crash or found.on_crash,
         tls=found.tls if wanted.tls is None else wanted.tls,
         accept_changes=wanted.accept_changes,
         checkpoints=wanted.checkpoints or found.checkpoints,
@@ -264,6 +268,7 @@ class StateDir:
             listen=state.listen[state.replicas.index(number)],
             durability=state.durability,
             vote=state.vote,
+            on_crash=state.on_crash,
             limits=state.limits,
             hide=[str(self.replicas_dir), str(self.path / certificates.AUTHORITY)],
             share=state.share,

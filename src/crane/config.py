@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from crane.checkpoint.store import Checkpoint
 
 Durability = Literal["disk", "memory"]
+OnCrash = Literal["restart", "stop"]
 Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 ReplicaId = Annotated[int, msgspec.Meta(ge=1, le=64)]
 Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9]([a-z0-9-]{0,46}[a-z0-9])?$")]
@@ -76,6 +77,8 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """Whether a thread that provably spins on memory passes the turn on (agreed)."""
     vote: bool = False
     """Whether output leaves only when a majority has come to the same (agreed)."""
+    on_crash: OnCrash = "restart"
+    """What follows when the program ends by its own fault on every replica (agreed)."""
     limits: dict[str, tuple[int, int]] = {}
     """Resource limits, soft and hard, -1 for none (agreed)."""
     uid: Annotated[int, msgspec.Meta(ge=0)] | None = None
@@ -118,6 +121,8 @@ class ClusterFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     durability: Durability | None = None
     vote: bool | None = None
     """Whether output leaves only when a majority of the replicas has come to the same."""
+    on_crash: OnCrash | None = None
+    """What follows when the program ends by its own fault: it begins anew, or all ends."""
     cwd: str | None = None
     """Where the program is started; a relative path starts at the file's own directory."""
     share: list[str] = []
@@ -265,10 +270,17 @@ def engine_config(
     log_dir: Path,
     segment: Path,
     checkpoint: Checkpoint | None = None,
+    share: Path | None = None,
 ) -> str:
-    """The JSON that the engine is made from; ``agreed`` is what replicas compare."""
+    """The JSON that the engine is made from.
+
+    ``agreed`` is what replicas compare; ``share`` is what the log says up to where the
+    program begins anew.
+    """
     start = None
-    if checkpoint is not None:
+    if share is not None:
+        start = {"share": str(share)}
+    elif checkpoint is not None:
         start = {"share": str(checkpoint.share), "segment": str(checkpoint.segment)}
     files = certificates.Files.of(Path(config.state_dir))
     tls = {"ca": str(files.ca), "certificate": str(files.certificate), "key": str(files.key)}
@@ -289,6 +301,7 @@ def engine_config(
             "budget": config.budget,
             "preempt": config.preempt,
             "vote": config.vote,
+            "restart": config.on_crash == "restart",
             "checkpoint": start,
             **config.engine,
         }

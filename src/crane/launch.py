@@ -79,15 +79,23 @@ def start(
     on_report: Callable[[dict[str, Any]], None],
     on_exit: Callable[[int], None],
     checkpoint: Path | None = None,
+    keep: bool = False,
 ) -> Child:
     """Start the program in a replica of its own, or restore it from a checkpoint.
+
+    ``keep`` leaves its files as an earlier start in ``layers`` left them.
 
     ``lock`` is inherited by the sandbox, so that the replica's state directory
     stays taken until the last of it has ended. ``errors`` is where the
     sandbox's own processes complain.
     """
-    mounts.wipe(layers)
-    layers.mkdir(mode=0o700)
+    if keep:
+        # What the file system keeps there is of the mount that is gone.
+        for work in layers.glob("*/work"):
+            mounts.wipe(work)
+    else:
+        mounts.wipe(layers)
+        layers.mkdir(mode=0o700)
     restore = None if checkpoint is None else _restore(checkpoint, layers)
     output.touch()
     # Server processes of other users open /dev/stderr; outside, the state

@@ -42,6 +42,7 @@ class Life:
         agreed: str,
         lock: int,
         origin: Checkpoint | None,
+        share: Path | None = None,
         on_engine: Events,
         on_report: Events,
         on_exit: Callable[[int], None],
@@ -50,12 +51,14 @@ class Life:
 
         ``agreed`` is what replicas compare; ``lock`` is inherited by the sandbox;
         ``origin`` is the checkpoint to begin from, ``None`` for the beginning of the
-        log. The callbacks get the engine's events, the sandbox's reports and the
+        log; ``share`` is where the log says that the program begins anew, with its files
+        as they are. The callbacks get the engine's events, the sandbox's reports and the
         sandbox's end.
         """
         self.config = config
         self.state = Path(config.state_dir)
         self.origin = origin
+        self.share = share
         self.shared = launch.SharedDir(config.cluster_id, config.id)
         self.output = self.state / "server.log"
         self.layers = self.state / "files"
@@ -91,6 +94,7 @@ class Life:
             on_report=self._report,
             on_exit=self._exited,
             checkpoint=None if self.origin is None else self.origin.path,
+            keep=self.share is not None,
         )
 
     def _start_engine(self) -> None:
@@ -105,6 +109,7 @@ class Life:
             log_dir=log_dir,
             segment=self.shared.segment,
             checkpoint=origin,
+            share=self.share,
         )
         try:
             self.engine = core.Engine(text)

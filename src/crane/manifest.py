@@ -38,7 +38,7 @@ _MAX_CWD_BYTES = 32 << 20
 _SHOWN = 10
 
 # Settings that are the same on all replicas at a time, and may be others at another.
-_FREE = ("vote",)
+_FREE = ("vote", "on_crash")
 
 Lines = dict[str, str]
 

@@ -39,6 +39,7 @@ from crane.admin import AdminServer
 from crane.checkpoint.manager import Manager, ending
 from crane.checkpoint.store import Store
 from crane.child import describe_exit
+from crane.crash import Crashes, write_share
 from crane.errors import CraneError, UsageError
 from crane.life import Life
 from crane.registry import ClusterRunDir, NodeEntry
@@ -52,6 +53,9 @@ Events = Callable[[dict[str, Any]], None]
 
 _LOCK_SECONDS = 5.0
 _HEALED_AT_MOST = 3
+# How long a program's end in the order, and the others', are waited for.
+_END_SECONDS = 1.0
+_OTHERS_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +70,8 @@ class Again:
     """The replica begins another life, from the checkpoint or the beginning of its log."""
 
     origin: Checkpoint | None
+    share: Path | None = None
+    """Where the log says that the program begins anew, with its files as they are."""
 
 
 class Node:
@@ -89,6 +95,12 @@ class Node:
         self._explaining: asyncio.Task[None] | None = None
         self._keeping: asyncio.Task[None] | None = None
         self._diverged = 0
+        self._fresh = False
+        self._served = False
+        self._crashes = Crashes()
+        self._crashing: asyncio.Task[None] | None = None
+        self._ended = asyncio.Event()
+        self._anew: asyncio.Future[Path]
         self._next: asyncio.Future[Finish | Again]
         self._finished: Finish | None = None
 
@@ -125,7 +137,8 @@ class Node:
             self._register()
             await admin.start()
             log_dir = self._state / "log"
-            agreed = self._compare_files(fresh=not any(log_dir.glob("log-*.seg")))
+            self._fresh = not any(log_dir.glob("log-*.seg"))
+            agreed = self._compare_files(fresh=self._fresh)
             self._checkpoints.agreed = agreed
             watch = asyncio.create_task(self._checkpoints.watch())
             if self._config.tls:
@@ -146,11 +159,14 @@ class Node:
             if self._finished is not None:
                 return self._finished.code
             self._next = asyncio.get_running_loop().create_future()
+            self._anew = asyncio.get_running_loop().create_future()
+            self._ended.clear()
             self._life = Life(
                 self._config,
                 agreed=agreed,
                 lock=self._lock,
                 origin=following.origin,
+                share=following.share,
                 on_engine=self._engine_event,
                 on_report=self._sandbox_report,
                 on_exit=self._sandbox_exit,
@@ -174,6 +190,8 @@ class Node:
         self._checkpoints.end()
         restoring, self._restoring = self._restoring, None
         await ending(restoring)
+        crashing, self._crashing = self._crashing, None
+        await ending(crashing)
         if self._life is not None:
             await self._life.end()
         self._life = None
@@ -280,6 +298,8 @@ class Node:
             case "needs_checkpoint":
                 if self._restoring is None:
                     self._restoring = asyncio.create_task(self._rejoin(event["index"]))
+            case "restart":
+                self._begins_anew(event)
             case "fatal":
                 self._fail(str(event.get("message", "the engine failed")))
             case kind:
@@ -291,7 +311,10 @@ class Node:
             case "attached":
                 self._attached = True
                 self._cancel_timer()
+            case "server_exit" if "wait_status" in event:
+                self._ended.set()
             case "listening" if self._address is None:
+                self._served = True
                 self._address = str(event.get("address"))
                 self._register()
             case "moving":
@@ -325,6 +348,7 @@ class Node:
             "message": divergence.line(event, own) + divergence.advice(event, self._state, place),
         }
         self._events(told)
+        self._reject_wrong(divergence.diverged(event, own), event["epoch"])
         if place is not None:
             self._keeping = asyncio.create_task(self._keep_evidence(event))
 
@@ -337,6 +361,12 @@ class Node:
         if event["verdict"] == "diverged":
             await self._heal(event["epoch"])
 
+    def _reject_wrong(self, replicas: list[int], epoch: int) -> None:
+        """Set aside what these replicas saved of their programs when they had diverged."""
+        for one in self._checkpoints.store.all():
+            if one.manifest.taken_by in replicas and one.manifest.epoch >= epoch:
+                self._checkpoints.reject(one, "it was taken after the program had diverged")
+
     async def _heal(self, epoch: int) -> None:
         """This replica's program came to other results: begin anew before they did."""
         self._diverged += 1
@@ -346,9 +376,7 @@ class Node:
                 " this machine or its files are not as the others'"
             )
             return
-        for one in self._checkpoints.store.all():
-            if one.index >= epoch:
-                self._checkpoints.reject(one, "it was taken after the program had diverged")
+        self._reject_wrong([self._config.id], epoch)
         origin = await asyncio.to_thread(self._checkpoints.origin)
         base = self._life.status().get("log_base", 0) if self._life is not None else 0
         if origin is None and base > 0:
@@ -409,7 +437,69 @@ class Node:
         self._again(self._checkpoints.origin())
 
     def _program_ended(self, code: int) -> None:
+        started = self._served or not self._fresh
+        if code != 0 and started and self._config.on_crash == "restart":
+            self._crashing = asyncio.create_task(self._crash(code))
+        else:
+            self._end_with_program(code)
+
+    async def _crash(self, code: int) -> None:
+        """The program ended by its own fault: it begins anew where the log says so."""
+        try:
+            async with asyncio.timeout(_END_SECONDS):
+                await self._ended.wait()
+        except TimeoutError:
+            # Not in the order: somebody ended it from outside, here alone.
+            self._end_with_program(code)
+            return
+        how, delay = describe_exit(code), self._crashes.note()
+        life = self._life
+        if life is None or life.engine is None:
+            return
+        # In a replay the log may have it already, or the whole cluster was stopped before.
+        replays = not life.status().get("caught_up")
+        if not replays:
+            told = {"kind": "crashed", "times": self._crashes.times, "status": how, "delay": delay}
+            self._events(told)
+        await asyncio.wait([self._anew], timeout=delay)
+        life.engine.restart()
+        await asyncio.wait([self._anew], timeout=None if replays else _OTHERS_SECONDS)
+        if self._anew.done():
+            if not self._next.done():
+                self._next.set_result(Again(None, self._anew.result()))
+            return
+        message = f"the program ended here alone ({how}): it begins anew from an earlier state"
+        self._events({"kind": "warning", "message": message})
+        # Not from a checkpoint behind its last whole epoch.
+        await self._heal(life.status().get("epoch", 0) + 1)
+
+    def _begins_anew(self, event: dict[str, Any]) -> None:
+        """The log has come to where the program begins anew; here it must have ended."""
+        if not self._anew.done():
+            self._anew.set_result(write_share(self._state, event["share"]))
+        if self._crashing is None:
+            self._crashing = asyncio.create_task(self._must_end())
+
+    async def _must_end(self) -> None:
+        """The program comes to its end, however much it was given before, or is wrong."""
+        life = self._life
+        seen, since = -1, time.monotonic()
+        while life is not None and not self._ended.is_set():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_END_SECONDS):
+                    await self._ended.wait()
+            ticks = int(life.status().get("ticks", 0))
+            if ticks != seen:
+                seen, since = ticks, time.monotonic()
+            elif time.monotonic() > since + _OTHERS_SECONDS and not self._ended.is_set():
+                message = "the program does not end where the others' did: it begins anew"
+                self._events({"kind": "warning", "message": message})
+                await self._heal(life.status().get("epoch", 0) + 1)
+                return
+
+    def _end_with_program(self, code: int) -> None:
         how = describe_exit(code)
+        position = self._life.status().get("epoch") if self._life is not None else None
         if self._life is not None and self._life.engine is not None:
             with suppress(Exception):
                 self._life.engine.server_exited(how)
@@ -419,6 +509,7 @@ class Node:
                 "status": how,
                 "code": code,
                 "attached": self._attached,
+                "epoch": position if self._config.on_crash == "stop" else None,
                 "output": last_line(self._state / "server.log"),
             }
         )
@@ -446,6 +537,8 @@ class Node:
         )
 
     def _sandbox_exit(self, code: int) -> None:
+        if self._crashing is not None:
+            return  # with its program
         self._fail(f"the replica's sandbox ended unexpectedly ({describe_exit(code)})")
 
     def _attach_late(self) -> None:

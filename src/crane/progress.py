@@ -122,6 +122,8 @@ class Progress:
                 yield Say(f"replica {number}: {event.get('message')}", warning=True)
             case "moving":
                 yield Say(f"replica {number}: the program goes on")
+            case "crashed":
+                yield from self._crashed(event)
             case "diverged":
                 yield from self._diverged(event)
         yield from self._check_ready()
@@ -143,6 +145,14 @@ class Progress:
         if message not in self._warned:
             self._warned.add(message)
             yield Say(f"replica {number}: {message}", warning=True)
+
+    def _crashed(self, event: dict[str, Any]) -> Iterator[Action]:
+        """The program ended by its own fault and begins anew: told by the first replica."""
+        which = f"crash {event['times']}"
+        if which not in self._warned:
+            self._warned.add(which)
+            text = f"`{self._program}` crashed on every replica ({event['status']})"
+            yield Say(f"{text} and begins anew in {event['delay']:g} s", warning=True)
 
     def _diverged(self, event: dict[str, Any]) -> Iterator[Action]:
         """A replica's program came to other results: told once, whoever says it first."""
@@ -225,6 +235,11 @@ class Progress:
         said = f'; it said: "{report["output"]}"' if report.get("output") else ""
         before = "" if self.ready else " before it served clients"
         message = f"`{self._program}` ended with {report['status']}{before}{said}"
+        if report.get("epoch") and report.get("code"):
+            message += (
+                f" after epoch {report['epoch']} of the log, which `crane verify --log` executes"
+                " again"
+            )
         return End(f"{message} (`crane logs` or {self._logs[number]} has all)", _code(report))
 
     def late(self, seconds: float) -> Say:

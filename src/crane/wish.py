@@ -9,7 +9,7 @@ from pathlib import Path
 
 from crane import config, environment, ownership, program
 from crane.cluster import Wanted, default_name, default_state_dir
-from crane.config import ClusterFile, Durability
+from crane.config import ClusterFile, Durability, OnCrash
 from crane.errors import UsageError
 
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,46}[a-z0-9])?")
@@ -25,6 +25,7 @@ def wanted(
     listen: Sequence[str] = (),
     durability: Durability | None = None,
     vote: bool | None = None,
+    on_crash: OnCrash | None = None,
     share: Sequence[str] = (),
     private: Sequence[str] = (),
     accept_changes: bool = False,
@@ -76,6 +77,7 @@ def wanted(
         listen=[one for word in listen for one in word.split(",")] or base.listen,
         durability=durability or base.durability,
         vote=base.vote if vote is None else vote,
+        on_crash=on_crash or base.on_crash,
         share=shared,
         private=owned,
         accept_changes=accept_changes,

@@ -92,6 +92,7 @@ def test_engine_settings_are_handed_on(tmp_path: Path) -> None:
         "quantum": 100,
         "preempt": True,
         "vote": False,
+        "restart": True,
         "checkpoint": None,
         "budget": 100_000,
         "election_ms": 150,

@@ -123,6 +123,12 @@ pub enum Event<'a> {
         /// 0, or a negative error number.
         result: i32,
     },
+    /// The program has ended by its own fault on every replica and begins anew
+    /// here. Never given to a program.
+    Restart {
+        /// How often it has begun anew, this time included.
+        life: u32,
+    },
 }
 
 const CONNECT: u8 = 1;
@@ -134,6 +140,7 @@ const GATEWAY_DOWN: u8 = 6;
 const SIGNAL: u8 = 7;
 const DATAGRAM: u8 = 16;
 const COMPLETE: u8 = 24;
+const RESTART: u8 = 25;
 
 /// Bytes of an event before its payload.
 pub const EVENT_HEADER: usize = 16;
@@ -152,7 +159,7 @@ impl Event<'_> {
                 } => 6 + local.len() + peer.len() + bytes.len(),
                 Event::Drained { .. } => 8,
                 Event::GatewayDown { .. } => 8,
-                Event::Signal { .. } => 4,
+                Event::Signal { .. } | Event::Restart { .. } => 4,
                 Event::Complete { .. } => 8,
                 Event::Eof { .. } | Event::Reset { .. } => 0,
             }
@@ -170,6 +177,7 @@ impl Event<'_> {
             Event::GatewayDown { .. } => (GATEWAY_DOWN, ConnId(0)),
             Event::Signal { .. } => (SIGNAL, ConnId(0)),
             Event::Complete { .. } => (COMPLETE, ConnId(0)),
+            Event::Restart { .. } => (RESTART, ConnId(0)),
         };
         let len = (self.encoded_len() - EVENT_HEADER) as u32;
         put(&[kind, 0, 0, 0]);
@@ -210,6 +218,7 @@ impl Event<'_> {
                 put(&incarnation.to_le_bytes());
             }
             Event::Signal { number } => put(&number.to_le_bytes()),
+            Event::Restart { life } => put(&life.to_le_bytes()),
             Event::Complete { operation, result } => {
                 put(&operation.to_le_bytes());
                 put(&result.to_le_bytes());
@@ -493,6 +502,7 @@ fn read_event<'a>(cursor: &mut Cursor<'a>) -> Result<Event<'a>, Malformed> {
             operation: body.u32()?,
             result: body.u32()? as i32,
         },
+        RESTART => Event::Restart { life: body.u32()? },
         _ => return Err(Malformed { offset: start }),
     };
     if body.at != len {

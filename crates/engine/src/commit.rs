@@ -21,6 +21,9 @@ pub struct Core<'a, L> {
     pub unsent: Vec<u64>,
     /// Why the log cannot be applied any further.
     pub failure: Option<String>,
+    /// The log says that the program begins anew: this one gets nothing more, and
+    /// nothing more is applied.
+    pub over: bool,
     /// Nothing is applied for now: the program is to stand still.
     pub hold: bool,
     /// The leader's log begins behind this replica's end: it needs a checkpoint
@@ -40,6 +43,7 @@ impl<'a, L: Links> Core<'a, L> {
             change: None,
             unsent: Vec::new(),
             failure: None,
+            over: false,
             hold: false,
             needs_checkpoint: None,
             rewritten: Vec::new(),
@@ -48,10 +52,11 @@ impl<'a, L: Links> Core<'a, L> {
 
     /// Whether entries are applied for now.
     pub fn takes_entries(&self) -> bool {
-        !self.hold && self.failure.is_none() && !self.publisher.is_full()
+        !self.over && !self.hold && self.failure.is_none() && !self.publisher.is_full()
     }
 
     fn apply(&mut self, index: u64, data: &[u8]) -> Result<(), String> {
+        let life = self.filter.life();
         let changed = self
             .filter
             .admit(data, &mut self.rewritten)
@@ -62,6 +67,10 @@ impl<'a, L: Links> Core<'a, L> {
                     bad.offset
                 )
             })?;
+        if self.filter.life() != life {
+            self.over = true;
+            return Ok(());
+        }
         let entry = if changed { &self.rewritten } else { data };
         if entry.len() > self.publisher.max_entry() {
             return Err(format!(

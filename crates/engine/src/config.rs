@@ -22,8 +22,9 @@ pub enum Durability {
 pub struct Start {
     /// The node's share of the checkpoint, see [`crate::share`].
     pub share: PathBuf,
-    /// The segment that was saved with it.
-    pub segment: PathBuf,
+    /// The segment that was saved with it; none: the program begins anew there.
+    #[serde(default)]
+    pub segment: Option<PathBuf>,
 }
 
 /// The files of this replica's certificate, in PEM.
@@ -84,6 +85,10 @@ pub struct Config {
     /// the same.
     #[serde(default)]
     pub vote: bool,
+    /// A program that ends by its own fault on a majority of the replicas begins
+    /// anew, by way of the log, when the owner asks for it.
+    #[serde(default)]
+    pub restart: bool,
     /// Record every operation of the server.
     #[serde(default)]
     pub trace: bool,

@@ -11,6 +11,7 @@ mod agree;
 mod catch_up;
 mod judged;
 mod park;
+mod restart;
 mod time;
 
 use crate::agreement::Comparing;
@@ -61,6 +62,10 @@ pub struct DataPlane<'a, H: Host> {
     watch: Watch,
     budget: Budget,
     returns: Returns,
+    /// The program, which has ended, may begin anew.
+    restart_due: bool,
+    /// The owner was told that the log says so.
+    over_told: bool,
     /// Since when the program is to stand still.
     parking: Option<Instant>,
     chores_at: Instant,
@@ -120,6 +125,8 @@ impl<'a, H: Host> DataPlane<'a, H> {
             watch: Watch::new(now),
             budget: Budget::new(config.budget),
             returns: Returns::default(),
+            restart_due: false,
+            over_told: false,
             parking: None,
             chores_at: now,
             held: None,
@@ -192,12 +199,13 @@ impl<'a, H: Host> DataPlane<'a, H> {
                 }
                 Work::Park => self.begin_parking(),
                 Work::Unpark => self.end_parking(),
+                Work::Restart => self.restart_due = true,
                 Work::Checkpointed(index) => self.node.checkpointed(index),
                 Work::Cut(index) => self.node.cut(index).map_err(|e| e.to_string())?,
                 Work::ServerGone => {
                     self.host.close();
                     self.clients.close_all();
-                    self.hand_over();
+                    self.server_gone();
                 }
                 Work::Listen { .. }
                 | Work::ListenUnix { .. }
@@ -400,7 +408,7 @@ impl<'a, H: Host> DataPlane<'a, H> {
         let since = *self.unready_since.get_or_insert(now);
         let replaying =
             stuck && now > since + Duration::from_secs(1) && self.core.publisher.is_full();
-        let gone = self.shared.server_gone.load(Ordering::SeqCst)
+        let gone = (self.shared.server_gone.load(Ordering::SeqCst) && !self.begins_anew())
             || self.shared.distrusted.load(Ordering::SeqCst);
         if replaying || (gone && self.node.is_leader()) {
             self.hand_over();

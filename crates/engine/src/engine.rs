@@ -57,16 +57,18 @@ impl Engine {
             preempt: config.preempt,
             vote: config.vote,
         };
-        let made = match &config.checkpoint {
-            Some(from) => Segment::load(&config.segment, &from.segment, settings),
+        let saved = config.checkpoint.as_ref();
+        let saved = saved.and_then(|from| from.segment.as_ref());
+        let made = match saved {
+            Some(saved) => Segment::load(&config.segment, saved, settings),
             None => Segment::create(&config.segment, settings),
         };
         let segment = made.map_err(|e| {
             let place = config.segment.display();
-            EngineError::new(match &config.checkpoint {
-                Some(from) if e.kind() == io::ErrorKind::InvalidData => format!(
+            EngineError::new(match saved {
+                Some(saved) if e.kind() == io::ErrorKind::InvalidData => format!(
                     "{} cannot be used: {e}; remove this checkpoint, another one is taken",
-                    from.segment.display()
+                    saved.display()
                 ),
                 _ => format!(
                     "cannot make the segment {place}: {e}; it needs room on a tmpfs that this \
@@ -234,6 +236,13 @@ impl Engine {
         let parked = self.shared.parked.swap(false, Ordering::SeqCst);
         self.shared.inbox.add(Work::Unpark);
         parked
+    }
+
+    /// The program, which ended by its own fault, may begin anew on every replica, by
+    /// way of the log. Does nothing unless the setting `restart` allows it. The event
+    /// `restart` tells when to, with the share to begin from.
+    pub fn restart(&self) {
+        self.shared.inbox.add(Work::Restart);
     }
 
     /// There is a checkpoint of everything up to entry `index`.

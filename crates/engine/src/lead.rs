@@ -216,6 +216,26 @@ impl Leading {
         })
     }
 
+    /// The entry with which the program begins anew after its life `life`; `None`
+    /// when that was proposed already. `now` is virtual time.
+    pub fn restart(&mut self, life: u32, now: u64) -> Option<Proposal> {
+        let view = self.view.as_mut().filter(|view| view.life() == life)?;
+        let head = EpochHead {
+            time: (view.last_time() + 1).max(now),
+            budget: 1,
+            seed: None,
+        };
+        let mut builder = EntryBuilder::new(&head, 0);
+        builder.add_control(&Event::Restart { life: life + 1 });
+        view.take_head(&head);
+        view.restart(life + 1);
+        Some(Proposal {
+            entry: builder.finish(),
+            foreign: true,
+            bubble: false,
+        })
+    }
+
     /// An entry went into the leader's log at `index`.
     pub fn proposed(&mut self, index: u64, foreign: bool) {
         self.in_flight.push_back(InFlight { index, foreign });
@@ -250,7 +270,9 @@ fn check(peer: u8, bytes: &[u8]) -> Result<(), &'static str> {
             | Event::Datagram { conn, .. } => conn,
             // Its user sends it by whichever replica is at hand.
             Event::Signal { .. } | Event::Complete { .. } => continue,
-            Event::GatewayDown { .. } => return Err("an event that only a leader makes"),
+            Event::GatewayDown { .. } | Event::Restart { .. } => {
+                return Err("an event that only a leader makes");
+            }
         };
         if conn.gateway() != peer {
             return Err("an event of another gateway's connection");

@@ -389,6 +389,7 @@ impl<'a> Feeder<'a> {
                 self.progress.source = None;
                 break;
             };
+            let life = self.progress.filter.life();
             let changed = self.progress.filter.admit(&entry, &mut self.rewritten);
             let changed = changed.map_err(|bad| {
                 EngineError::new(format!(
@@ -397,6 +398,11 @@ impl<'a> Feeder<'a> {
                     bad.offset
                 ))
             })?;
+            if self.progress.filter.life() != life {
+                // Here the program begins anew, which is another execution.
+                self.progress.source = None;
+                break;
+            }
             let entry = if changed { &self.rewritten } else { &entry };
             if entry.len() > self.publisher.max_entry() {
                 return Err(EngineError::new(format!(

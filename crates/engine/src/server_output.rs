@@ -228,6 +228,7 @@ impl<'a> OutputThread<'a> {
                     self.shared
                         .notices
                         .add("server_exit", json!({ "pid": pid, "wait_status": status }));
+                    self.shared.crashed.store(status != 0, Ordering::SeqCst);
                     self.shared.server_gone.store(true, Ordering::SeqCst);
                     self.shared.inbox.add(Work::ServerGone);
                 }

@@ -51,6 +51,9 @@ pub struct Share {
     epochs: u64,
     last_time: u64,
     seeded: bool,
+    /// How often the program has begun anew.
+    #[serde(default)]
+    life: u32,
     gateways: Vec<Gateway>,
     /// Listening TCP sockets of the server.
     pub listeners: Vec<(u32, SocketAddr)>,
@@ -82,6 +85,7 @@ impl Share {
             epochs: filter.epochs(),
             last_time: filter.last_time(),
             seeded: filter.seeded(),
+            life: filter.life(),
             gateways: filter.gateways().map(gateway).collect(),
             listeners: Vec::new(),
             unix: Vec::new(),
@@ -122,7 +126,13 @@ impl Share {
             };
             (one.id, state)
         });
-        Filter::at(gateways, self.epochs, self.last_time, self.seeded)
+        Filter::at(
+            gateways,
+            self.epochs,
+            self.last_time,
+            self.seeded,
+            self.life,
+        )
     }
 
     /// The hashes at the checkpoint's epoch.
@@ -150,7 +160,7 @@ mod tests {
             };
             (id, state)
         });
-        let filter = Filter::at(gateways, 90, 1 << 60, true);
+        let filter = Filter::at(gateways, 90, 1 << 60, true, 2);
         let done = EpochDone {
             epoch: 99,
             clock: 7,
@@ -172,6 +182,7 @@ mod tests {
         assert_eq!(filter.gateway(3).next_seq, u64::MAX - 3);
         assert!(filter.gateway(3).down && !filter.gateway(1).down);
         assert_eq!((filter.epochs(), filter.last_time()), (90, 1 << 60));
+        assert_eq!(filter.life(), 2);
         assert_eq!(filter.gateways().count(), 2);
     }
 

@@ -79,6 +79,8 @@ pub enum Work {
     Park,
     /// It may go on.
     Unpark,
+    /// The program may begin anew.
+    Restart,
     /// There is a checkpoint of everything up to this entry.
     Checkpointed(u64),
     /// The log up to this entry is not needed any more.
@@ -234,6 +236,8 @@ pub struct Shared {
     pub distrusted: AtomicBool,
     /// With the setting `vote`: output up to this epoch may leave.
     pub confirmed: AtomicU64,
+    /// The program ended by its own fault, in the order of the schedule.
+    pub crashed: AtomicBool,
     /// The server has ended.
     pub server_gone: AtomicBool,
     /// The threads must end.
@@ -277,6 +281,7 @@ impl Shared {
             attached: AtomicBool::new(false),
             distrusted: AtomicBool::new(false),
             confirmed: AtomicU64::new(0),
+            crashed: AtomicBool::new(false),
             server_gone: AtomicBool::new(false),
             stop: AtomicBool::new(false),
             abrupt: AtomicBool::new(false),

@@ -48,6 +48,7 @@ pub struct Filter {
     epochs: u64,
     last_time: u64,
     seeded: bool,
+    life: u32,
 }
 
 impl Default for Filter {
@@ -58,6 +59,7 @@ impl Default for Filter {
             epochs: 0,
             last_time: 0,
             seeded: false,
+            life: 0,
         }
     }
 }
@@ -74,11 +76,13 @@ impl Filter {
         epochs: u64,
         last_time: u64,
         seeded: bool,
+        life: u32,
     ) -> Self {
         let mut filter = Self {
             epochs,
             last_time,
             seeded,
+            life,
             ..Self::default()
         };
         for (gateway, state) in gateways {
@@ -100,7 +104,7 @@ impl Filter {
             .filter(|(_, s)| s.incarnation != 0)
     }
 
-    /// Epochs so far.
+    /// Epochs of this life of the program so far.
     pub fn epochs(&self) -> u64 {
         self.epochs
     }
@@ -110,7 +114,24 @@ impl Filter {
         self.last_time
     }
 
-    /// Whether any epoch carried a seed.
+    /// How often the program has begun anew.
+    pub fn life(&self) -> u32 {
+        self.life
+    }
+
+    /// The program begins anew as `life`. Returns whether that is news: only the
+    /// next one counts, however many leaders say so.
+    pub fn restart(&mut self, life: u32) -> bool {
+        let news = life == self.life + 1;
+        if news {
+            self.life = life;
+            self.epochs = 0;
+            self.seeded = false;
+        }
+        news
+    }
+
+    /// Whether any epoch of this life carried a seed.
     pub fn seeded(&self) -> bool {
         self.seeded
     }
@@ -277,6 +298,7 @@ impl Filter {
                     gateway,
                     incarnation,
                 } => gateway != 0 && self.declare_down(gateway, incarnation),
+                Event::Restart { life } => self.restart(life),
                 _ => true,
             };
             all &= counts;

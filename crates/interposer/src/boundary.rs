@@ -359,5 +359,7 @@ fn admit(event: Event<'_>) {
         }
         Event::Complete { operation, result } => outside::complete(operation, result),
         Event::Signal { number } => signals::post_to_main(number),
+        // For the node.
+        Event::Restart { .. } => {}
     }
 }

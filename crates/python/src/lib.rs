@@ -76,6 +76,11 @@ impl Engine {
         self.inner.signal(number).map_err(raise)
     }
 
+    /// Let the program, which ended by its own fault, begin anew on every replica.
+    fn restart(&self) {
+        self.inner.restart();
+    }
+
     /// Send bytes to the owner of another replica's engine.
     fn send_mail(&self, to: u8, data: &[u8]) -> PyResult<()> {
         self.inner.send_mail(to, data.to_vec()).map_err(raise)

@@ -127,6 +127,10 @@ class Cluster(Watched):
 
         wait_for(f"the start of `{self.command[0]}`", serves, _START_SECONDS)
 
+    def change(self, *options: str) -> None:
+        """Have further options of ``crane run`` from the next start on."""
+        self._options += options
+
     def launch(self) -> int:
         """Start ``crane run``, no more; where in :attr:`log` its words begin."""
         self.base.mkdir(parents=True, exist_ok=True)

@@ -35,13 +35,22 @@ def plain(event: dict[str, Any]) -> tuple[str, bool] | None:
         "failed": "{message}",
         "server_exited": "the program ended with {status}",
         "diverged": "{message}",
+        "crashed": "the program ended with {status}; it begins anew in {delay} s",
     }.get(str(kind))
     if words is None:
         return None
     if kind == "role" and not event.get("leader"):
         words = "{role} in term {term}, no leader yet"
     text = words.format_map(defaultdict(lambda: "none", event))
-    return text, kind in ("warning", "message", "stuck", "failed", "server_exited", "diverged")
+    return text, kind in (
+        "warning",
+        "message",
+        "stuck",
+        "failed",
+        "server_exited",
+        "diverged",
+        "crashed",
+    )
 
 
 @click.command("node")

@@ -9,7 +9,7 @@ import click
 from crane import program, terminal, wish
 from crane.cli.options import private_option, share_option
 from crane.cluster import StateDir
-from crane.config import Durability
+from crane.config import Durability, OnCrash
 
 
 @click.command("run", context_settings={"allow_interspersed_args": False})
@@ -34,6 +34,12 @@ from crane.config import Durability
     default=None,
     help="Answer clients only when a majority of the replicas has come to the same [no].",
 )
+@click.option(
+    "--on-crash",
+    type=click.Choice(["restart", "stop"]),
+    help="When the program ends by its own fault: it begins anew on every replica, or all ends"
+    " [restart].",
+)
 @share_option
 @private_option
 @click.option(
@@ -52,6 +58,7 @@ def run_command(  # noqa: PLR0917 - click passes by name
     listen: tuple[str, ...],
     durability: Durability | None,
     vote: bool | None,
+    on_crash: OnCrash | None,
     share: tuple[str, ...],
     private: tuple[str, ...],
     accept_changes: bool,
@@ -68,6 +75,7 @@ def run_command(  # noqa: PLR0917 - click passes by name
         listen=list(listen),
         durability=durability,
         vote=vote,
+        on_crash=on_crash,
         share=share,
         private=private,
         accept_changes=accept_changes,

@@ -19,6 +19,8 @@ pub enum Compare {
         /// Last logical clock.
         to: u64,
     },
+    /// The sender's program ended by its own fault, in this life of it.
+    Crashed(u32),
     /// The answer.
     Operations {
         /// The epoch that is in dispute.
@@ -32,6 +34,7 @@ pub enum Compare {
 const ASK: u8 = 2;
 const ASK_OPERATIONS: u8 = 3;
 const OPERATIONS: u8 = 4;
+const CRASHED: u8 = 5;
 
 impl Compare {
     /// Reads a frame's payload; `None` when it is something else.
@@ -51,6 +54,7 @@ impl Compare {
                 from: word(1)?,
                 to: word(2)?,
             }),
+            (CRASHED, 8) => Some(Self::Crashed(u32::try_from(word(0)?).ok()?)),
             (OPERATIONS, 8..) => Some(Self::Operations {
                 epoch: word(0)?,
                 side: Side::decode(&rest[8..])?,
@@ -65,6 +69,7 @@ impl Compare {
             Self::Report(report) => report.encode(),
             Self::Ask(epoch) => words(ASK, &[*epoch]),
             Self::AskOperations { epoch, from, to } => words(ASK_OPERATIONS, &[*epoch, *from, *to]),
+            Self::Crashed(life) => words(CRASHED, &[u64::from(*life)]),
             Self::Operations { epoch, side } => {
                 let mut out = words(OPERATIONS, &[*epoch]);
                 side.encode(&mut out);
@@ -103,6 +108,7 @@ mod tests {
         };
         for message in [
             Compare::Ask(7),
+            Compare::Crashed(3),
             Compare::AskOperations {
                 epoch: 7,
                 from: 8,

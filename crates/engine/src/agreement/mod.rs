@@ -73,6 +73,9 @@ pub struct Comparing {
     condemned: BTreeSet<u8>,
     suspended: bool,
     distrusted: bool,
+    /// In which life the program of this replica, and of others, ended by its fault.
+    crashed: Option<u32>,
+    others_crashed: BTreeMap<u8, u32>,
     /// Only with the setting `vote`.
     votes: Option<Votes>,
 }
@@ -113,6 +116,8 @@ impl Comparing {
             condemned: BTreeSet::new(),
             suspended: false,
             distrusted: false,
+            crashed: None,
+            others_crashed: BTreeMap::new(),
             votes: vote.then(Votes::default),
         }
     }
@@ -200,6 +205,9 @@ impl Comparing {
                 votes.forget(peer);
             }
         }
+        if let Some(life) = self.crashed {
+            peers.add(peer, kind::HASHES, &Compare::Crashed(life).encode());
+        }
         if let Some(dispute) = &mut self.dispute {
             if new_life {
                 dispute.opinions.forget(peer);
@@ -228,6 +236,7 @@ impl Comparing {
                 self.asked.insert(peer, epoch);
                 self.answer(shared, peers);
             }
+            Compare::Crashed(life) => _ = self.others_crashed.insert(peer, life),
             Compare::AskOperations { epoch, from, to } => {
                 // What was copied when the difference was found may be gone now.
                 let copied = self.dispute.as_ref().filter(|one| one.epoch == epoch);
@@ -243,6 +252,21 @@ impl Comparing {
                 }
             }
         }
+    }
+
+    /// This replica's program ended by its own fault in its life `life`.
+    pub fn crashed(&mut self, life: u32, peers: &mut impl Links) {
+        self.crashed = Some(life);
+        let ids: Vec<u8> = peers.ids().collect();
+        for peer in ids {
+            peers.add(peer, kind::HASHES, &Compare::Crashed(life).encode());
+        }
+    }
+
+    /// Whether the programs of a majority ended so in this life.
+    pub fn have_crashed(&self, life: u32, peers: usize) -> bool {
+        let others = self.others_crashed.values().filter(|&&one| one == life);
+        usize::from(self.crashed == Some(life)) + others.count() > peers.div_ceil(2)
     }
 
     /// Counts votes, if output waits for them: the others are told of new output,

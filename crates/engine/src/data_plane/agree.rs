@@ -27,6 +27,7 @@ impl<H: Host> DataPlane<'_, H> {
     pub(super) fn agree(&mut self) -> Result<(), String> {
         loop {
             self.forward();
+            self.propose_restart();
             let proposed = self.propose()?;
             self.process()?;
             self.core.peers.be_patient_with(Vec::new());
@@ -233,6 +234,7 @@ impl<H: Host> DataPlane<'_, H> {
             self.node.peer_unreachable(peer);
         }
         let mut more = false;
+        self.tell_restart();
         if let Some(index) = self.core.needs_checkpoint.take() {
             self.ask_for_checkpoint(index);
         }

@@ -24,10 +24,13 @@ impl<H: Host> DataPlane<'_, H> {
         lock(&self.shared.history).add(share.done());
         self.shared.done_epoch.store(share.epoch, Ordering::SeqCst);
         self.host.announce(share);
-        self.shared.attached.store(true, Ordering::SeqCst);
-        self.shared
-            .notices
-            .add("restored", json!({ "index": share.index }));
+        let from = self.config.checkpoint.as_ref();
+        if from.is_some_and(|from| from.segment.is_some()) {
+            self.shared.attached.store(true, Ordering::SeqCst);
+            self.shared
+                .notices
+                .add("restored", json!({ "index": share.index }));
+        }
     }
 
     /// No more epochs are given to the program.

@@ -118,3 +118,19 @@ fn strange_batches_are_refused() {
     let bytes = stream.take_unsent().unwrap().1.to_vec();
     assert!(leading.offer(3, bytes).is_ok());
 }
+
+#[test]
+fn a_program_begins_anew_once_for_each_life() {
+    let mut leading = leading();
+    let mut own = EventStream::new(1, 1);
+    next(&mut leading, &mut own, Bubble::Now).unwrap();
+    let proposal = leading.restart(0, 1000).unwrap();
+    assert!(!proposal.bubble);
+    assert!(leading.restart(0, 1000).is_none());
+    let view = leading.view().unwrap();
+    assert_eq!((view.life(), view.epochs(), view.seeded()), (1, 0, false));
+    // What comes next is the first epoch of the new one, with chance of its own.
+    let first = next(&mut leading, &mut own, Bubble::Now).unwrap();
+    assert!(Entry::decode(&first.entry).unwrap().head.seed.is_some());
+    assert!(leading.restart(1, 1000).is_some());
+}

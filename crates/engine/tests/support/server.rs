@@ -332,7 +332,7 @@ impl World<'_> {
                     .retain(|c, _| c.gateway() != gateway || c.incarnation() != incarnation);
             }
             Event::Signal { .. } | Event::Datagram { .. } => {}
-            Event::Complete { .. } => {}
+            Event::Complete { .. } | Event::Restart { .. } => {}
         }
         false
     }

@@ -296,3 +296,33 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn only_the_next_life_begins() {
+    let restart = |life| {
+        let mut builder = EntryBuilder::new(&HEAD, 0);
+        builder.add_control(&Event::Restart { life });
+        builder.finish()
+    };
+    let mut filter = Filter::new();
+    let mut out = Vec::new();
+    let seeded = EpochHead {
+        seed: Some([1; 32]),
+        ..HEAD
+    };
+    let first = EntryBuilder::new(&seeded, 0).finish();
+    assert!(!filter.admit(&first, &mut out).unwrap());
+    assert!(filter.seeded() && filter.epochs() == 1);
+    assert!(!filter.admit(&restart(1), &mut out).unwrap());
+    assert_eq!(
+        (filter.life(), filter.epochs(), filter.seeded()),
+        (1, 0, false)
+    );
+    // Of another leader, or a life that is not the next: an epoch like any other.
+    for life in [1, 3, 0] {
+        assert!(filter.admit(&restart(life), &mut out).unwrap());
+        let batches = Entry::decode(&out).unwrap().batches();
+        assert_eq!(batches.map(|b| b.unwrap().head.events).sum::<u16>(), 0);
+    }
+    assert_eq!((filter.life(), filter.epochs()), (1, 3));
+}
