@@ -27,7 +27,7 @@ def test_faults_of_processes_need_no_privileges(tmp_path: Path) -> None:
     words = ("--seed", "11", "--minutes", "0.05", "--loopback", "--fault", "pause")
     done = chaos(tmp_path, *words, "--", *_REGISTER)
     assert done.returncode == 0, done.stderr
-    assert "seed 11, 1 kinds of faults, load: lines of text" in done.stderr
+    assert "seed 11, 1 kinds of faults, load: lines of text" in done.stdout
     assert "compared with the log, executed once more" in done.stdout
     assert "GOOD: nothing acknowledged was lost" in done.stdout
     assert (
