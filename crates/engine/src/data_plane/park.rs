@@ -78,7 +78,7 @@ impl<H: Host> DataPlane<'_, H> {
             }
         }
         self.core.hold = false;
-        self.shared.interest.space.store(false, Ordering::SeqCst);
+        self.shared.interest.epoch.store(u64::MAX, Ordering::SeqCst);
         self.shared.make_known();
     }
 
@@ -109,9 +109,9 @@ impl<H: Host> DataPlane<'_, H> {
             return;
         }
         // The wish first, then the look: see `Interest`.
-        self.shared.interest.space.store(true, Ordering::SeqCst);
-        self.shared.make_known();
         let epoch = self.core.publisher.last();
+        self.shared.interest.epoch.store(epoch, Ordering::SeqCst);
+        self.shared.make_known();
         let stands = self.core.publisher.is_drained()
             && self.shared.done_epoch.load(Ordering::SeqCst) == epoch
             && self.shared.segment.is_parked(epoch);
