@@ -203,7 +203,7 @@ class AdminServer:
             return 404, {"error": f"there is no {key[0]} {key[1]}"}
         try:
             arguments = msgspec.json.decode(body, type=dict[str, Any]) if body else {}
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             return 400, {"error": f"the body is not a JSON object: {error}"}
         try:
             return 200, await handler(arguments)
@@ -250,12 +250,11 @@ def _response(connection: h11.Connection, status: int, answer: dict[str, Any]) -
     ]
     if status == _UNAUTHORIZED:
         headers.append(("www-authenticate", "Bearer"))
-    parts = (
-        connection.send(h11.Response(status_code=status, headers=headers)),
-        connection.send(h11.Data(data=content)),
-        connection.send(h11.EndOfMessage()),
-    )
-    return b"".join(part for part in parts if part)
+    head = connection.send(h11.Response(status_code=status, headers=headers)) or b""
+    with suppress(h11.LocalProtocolError):  # to HEAD there is no more to an answer
+        content = connection.send(h11.Data(data=content)) or b""
+        return head + content + (connection.send(h11.EndOfMessage()) or b"")
+    return head
 
 
 class _UnixConnection(http.client.HTTPConnection):

@@ -154,7 +154,8 @@ def load(path: Path, kind: type[AnyConfig]) -> AnyConfig:
         raise UsageError(f"{path}: there is no such file") from error
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: cannot be read: {error}") from error
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:
+        # Not only its own error: numbers of thousands of digits, lists in lists in lists.
         raise UsageError(f"{path}: is not valid TOML: {error}") from error
     try:
         config = msgspec.convert(data, kind)

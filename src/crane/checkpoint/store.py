@@ -160,7 +160,10 @@ def decode_manifest(text: bytes) -> Manifest:
     Raises:
         ValueError: when it makes no sense.
     """
-    manifest = msgspec.json.decode(text, type=Manifest)
+    try:
+        manifest = msgspec.json.decode(text, type=Manifest)
+    except RecursionError as error:
+        raise ValueError("its parts lie in each other too deeply") from error
     if manifest.format != FORMAT:
         raise ValueError(f"it has format {manifest.format}, this version of crane reads {FORMAT}")
     for name, one in manifest.files.items():
