@@ -15,7 +15,7 @@ CRATES := --workspace --exclude crane-python --exclude crane-interposer
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes
 
 .PHONY: build test lint test-rust test-python demo bench reliability verify-programs wheel lock clean packages \
-        test-packages demo-packages bench-packages
+        test-packages demo-packages bench-packages simulate fuzz test-fuzz
 
 build: $(VENV)/.locked | packages ## everything needed to run crane from this checkout
 	cargo build --release --locked -p crane-interposer
@@ -47,7 +47,7 @@ $(VENV)/.locked-dev: requirements-dev.lock $(VENV)/.locked
 	$(PIP) -r requirements-dev.lock
 	@touch $@
 
-test: lint test-rust test-python ## all checks and tests
+test: lint test-rust test-fuzz test-python ## all checks and tests
 
 lint: build $(VENV)/.locked-dev
 	cargo fmt --all --check
@@ -60,11 +60,25 @@ lint: build $(VENV)/.locked-dev
 	MYPYPATH=tests/programs $(BIN)/mypy --explicit-package-bases tests/programs/*.py tests/programs/servers/*.py
 
 test-rust: build
-	@if command -v cargo-nextest >/dev/null; then \
+	@export CRANE_SIM_SEEDS=$${CRANE_SIM_SEEDS:-1000}; \
+	if command -v cargo-nextest >/dev/null; then \
 	    cargo nextest run $(CRATES) --locked --no-fail-fast; \
 	else \
 	    cargo test $(CRATES) --locked --no-fail-fast; \
 	fi
+
+SEEDS := 1000
+simulate: packages ## replicas with every fault, simulated: SEEDS=N of each scenario
+	CRANE_SIM_SEEDS=$(SEEDS) cargo test --locked -p crane-consensus --test simulation -- --nocapture
+	CRANE_SIM_SEEDS=$(SEEDS) cargo test --locked -p crane-engine --lib simulation:: -- --nocapture
+
+MINUTES := 10
+fuzz: build $(VENV)/.locked-dev ## input that nobody would write, for MINUTES=N in all
+	$(BIN)/python tools/fuzz.py --seconds $$(( $(MINUTES) * 60 ))
+	CRANE_FUZZ_EXAMPLES=$$(( $(MINUTES) * 1000 )) $(BIN)/pytest -q tests/unit/test_strange_input.py
+
+test-fuzz: packages
+	python3 tools/fuzz.py --seconds 30
 
 test-python: build $(VENV)/.locked-dev | test-packages
 	@# What searches histories for an order; see tests/linearizability.

@@ -245,6 +245,36 @@ impl Segment {
             )
         }
     }
+
+    /// The server's end of the log ring, for who plays the server.
+    ///
+    /// # Safety
+    /// At most one may be in use at a time, in any process.
+    pub unsafe fn log_consumer(&self) -> Consumer<'_> {
+        // SAFETY: as above.
+        unsafe {
+            Consumer::new(
+                &self.header().log,
+                self.base.add(LOG_RING_OFFSET),
+                LOG_RING_LEN,
+            )
+        }
+    }
+
+    /// The server's end of the output ring, likewise.
+    ///
+    /// # Safety
+    /// As [`log_consumer`](Self::log_consumer).
+    pub unsafe fn output_producer(&self) -> Producer<'_> {
+        // SAFETY: as above.
+        unsafe {
+            Producer::new(
+                &self.header().output,
+                self.base.add(OUTPUT_RING_OFFSET),
+                OUTPUT_RING_LEN,
+            )
+        }
+    }
 }
 
 impl Drop for Segment {

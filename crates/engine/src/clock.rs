@@ -44,6 +44,9 @@ pub struct Alarm {
     /// Virtual time less the monotonic clock.
     ahead: AtomicU64,
     armed: Mutex<Option<u64>>,
+    /// What it was told last that virtual time is.
+    #[cfg(test)]
+    told: AtomicU64,
 }
 
 impl Alarm {
@@ -63,11 +66,15 @@ impl Alarm {
             descriptor,
             ahead: AtomicU64::new(wall_clock().wrapping_sub(monotonic_clock())),
             armed: Mutex::new(None),
+            #[cfg(test)]
+            told: AtomicU64::new(0),
         })
     }
 
     /// It is `now` in virtual time.
     pub fn adjust(&self, now: u64) {
+        #[cfg(test)]
+        self.told.store(now, Ordering::Relaxed);
         let ahead = now.wrapping_sub(monotonic_clock());
         let armed = lock(&self.armed);
         let before = self.ahead.swap(ahead, Ordering::Relaxed);
@@ -114,6 +121,18 @@ impl Alarm {
         };
         // Fails only for values out of range, which the division rules out.
         let _ = timerfd_settime(&self.descriptor, TimerfdTimerFlags::ABSTIME, &timer);
+    }
+
+    /// What it was told last that virtual time is; 0 for nothing yet.
+    #[cfg(test)]
+    pub fn told(&self) -> u64 {
+        self.told.load(Ordering::Relaxed)
+    }
+
+    /// Microseconds of virtual time from `now` until it goes off.
+    #[cfg(test)]
+    pub fn micros_until(&self, now: u64) -> Option<u64> {
+        lock(&self.armed).map(|at| at.saturating_sub(now).div_ceil(1000))
     }
 
     /// It was reported: unless it has been armed anew since, it no longer is.

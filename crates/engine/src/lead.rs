@@ -31,7 +31,7 @@ pub struct Proposal {
 }
 
 /// An entry that was proposed and is not yet committed.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct InFlight {
     index: u64,
     foreign: bool,
@@ -49,7 +49,7 @@ pub enum Bubble {
 }
 
 /// The state of a leader; empty on other replicas.
-#[derive(Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Leading {
     /// What the log will say after everything that was proposed; `None` until
     /// the first entry of this leader's term is applied.
@@ -285,5 +285,7 @@ fn check(peer: u8, bytes: &[u8]) -> Result<(), &'static str> {
     }
 }
 
+#[cfg(test)]
+mod model;
 #[cfg(test)]
 mod tests;

@@ -16,6 +16,8 @@ mod clock;
 mod commit;
 pub mod config;
 mod data_plane;
+#[doc(hidden)]
+pub mod decoders;
 mod dump;
 mod engine;
 mod error;
@@ -38,6 +40,8 @@ mod returns;
 mod server_output;
 pub mod share;
 mod shared;
+#[cfg(test)]
+mod simulation;
 mod sockets;
 mod status;
 mod stream;

@@ -23,20 +23,7 @@ const RECORDS_AT_ONCE: usize = 256;
 
 /// Runs until the engine stops.
 pub fn run(shared: &Shared) {
-    // SAFETY: this thread is the only one to take the consumer's end; the
-    // engine starts it once per segment.
-    let consumer = unsafe { shared.segment.output_consumer() };
-    let mut thread = OutputThread {
-        shared,
-        consumer,
-        current: None,
-        parts: Vec::new(),
-        told: None,
-        returned: 0,
-        held: Held::default(),
-        votes: shared.segment.header().watch.load(Ordering::Relaxed) & WATCH_VOTES != 0,
-        output_hash: 0,
-    };
+    let mut thread = OutputThread::new(shared);
     while !shared.stopping() {
         if let Err(why) = thread.drain() {
             // Nothing of what the server says can be trusted from here on.
@@ -53,7 +40,8 @@ pub fn run(shared: &Shared) {
 /// The server's state when the data-plane thread was last told.
 type Told = (u64, u32, u64);
 
-struct OutputThread<'a> {
+/// What the thread knows. A simulation steps it.
+pub struct OutputThread<'a> {
     shared: &'a Shared,
     consumer: Consumer<'a>,
     /// The connection that `parts` are for; also saves looking it up again.
@@ -70,8 +58,30 @@ struct OutputThread<'a> {
 }
 
 impl<'a> OutputThread<'a> {
-    fn drain(&mut self) -> Result<(), String> {
-        loop {
+    /// Nothing was read. There is one at a time for a segment.
+    pub fn new(shared: &'a Shared) -> Self {
+        // SAFETY: this thread is the only one to take the consumer's end; the
+        // engine starts it once per segment.
+        let consumer = unsafe { shared.segment.output_consumer() };
+        Self {
+            shared,
+            consumer,
+            current: None,
+            parts: Vec::new(),
+            told: None,
+            returned: 0,
+            held: Held::default(),
+            votes: shared.segment.header().watch.load(Ordering::Relaxed) & WATCH_VOTES != 0,
+            output_hash: 0,
+        }
+    }
+
+    /// Handles everything that the server has said.
+    ///
+    /// # Errors
+    /// What cannot be read.
+    pub fn drain(&mut self) -> Result<(), String> {
+        while !self.shared.stopping() {
             let mut records = 0;
             while records < RECORDS_AT_ONCE {
                 let record = self.consumer.pop().map_err(|d| damaged(d.position))?;
@@ -89,6 +99,7 @@ impl<'a> OutputThread<'a> {
             }
             self.consumer.release();
         }
+        Ok(())
     }
 
     /// Handles a record of the ring, now or when other replicas have come to it.
@@ -109,7 +120,7 @@ impl<'a> OutputThread<'a> {
     }
 
     /// Lets the output leave that other replicas have come to as well.
-    fn release_held(&mut self) {
+    pub fn release_held(&mut self) {
         if self.shared.distrusted.load(Ordering::SeqCst) {
             self.held.clear();
         }
@@ -329,7 +340,8 @@ impl<'a> OutputThread<'a> {
         returned.load(Ordering::SeqCst)
     }
 
-    fn report_state(&mut self) {
+    /// Tells the data-plane thread what it waits for in the server's state.
+    pub fn report_state(&mut self) {
         let returned = self.returned();
         if returned != self.returned {
             self.returned = returned;

@@ -120,6 +120,12 @@ impl Inbox {
         }
     }
 
+    /// Whether the owner was woken and has not looked.
+    #[cfg(test)]
+    pub fn is_woken(&self) -> bool {
+        self.woken.load(Ordering::SeqCst)
+    }
+
     /// Takes all work, leaving `buffer`'s memory for the next.
     pub fn take(&self, buffer: &mut Vec<Work>) {
         buffer.clear();

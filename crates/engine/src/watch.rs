@@ -154,7 +154,8 @@ pub fn holder(header: &Header) -> Value {
     let slot = header.holder.load(Relaxed);
     let clock = header.ticks.load(Relaxed);
     let glance = &header.glance;
-    let fresh = glance.clock.load(Acquire) == clock + 1 && glance.slot.load(Relaxed) == slot;
+    let fresh =
+        glance.clock.load(Acquire) == clock.wrapping_add(1) && glance.slot.load(Relaxed) == slot;
     let registers = fresh.then(|| {
         json!({
             "instruction": glance.instruction.load(Relaxed),

@@ -137,18 +137,26 @@ impl Clients {
         if self.is_full() {
             return result;
         }
-        for index in std::mem::take(&mut self.again) {
-            if let Some(client) = &mut self.slots[index as usize].client {
-                client.queued = false;
-                self.read(index);
-            }
-        }
+        self.read_on();
         for port in std::mem::take(&mut self.accept_again) {
             if self.accept(port, listeners, registry) == Accepted::NoDescriptors {
                 result = Accepted::NoDescriptors;
             }
         }
         result
+    }
+
+    /// Reads what was left over.
+    pub fn read_on(&mut self) {
+        if self.is_full() {
+            return;
+        }
+        for index in std::mem::take(&mut self.again) {
+            if let Some(client) = &mut self.slots[index as usize].client {
+                client.queued = false;
+                self.read(index);
+            }
+        }
     }
 
     /// Tries again to accept where descriptors had run out; call now and then.
@@ -236,13 +244,14 @@ impl Clients {
     /// Takes a client in that connected to `listener` of the server; addresses
     /// are raw sockaddr bytes. `open` is given the token by which the socket will
     /// be reported, and makes the socket; when it fails, the client is gone again.
+    /// Returns the connection.
     pub fn enter(
         &mut self,
         listener: u32,
         local: &[u8],
         peer: &[u8],
         open: impl FnOnce(Token) -> io::Result<Box<dyn Socket>>,
-    ) {
+    ) -> Option<ConnId> {
         let index = self.free.pop().unwrap_or_else(|| {
             self.slots.push(Slot::default());
             (self.slots.len() - 1) as u32
@@ -252,7 +261,7 @@ impl Clients {
         let token = Token(CLIENT_TOKENS | (slot.generation as usize) << 32 | index as usize);
         let Ok(socket) = open(token) else {
             self.free.push(index);
-            return;
+            return None;
         };
         let id = loop {
             self.counter = self.counter.wrapping_add(1);
@@ -279,6 +288,7 @@ impl Clients {
             local,
             peer,
         });
+        Some(id)
     }
 
     fn index_of(&self, token: Token) -> Option<u32> {

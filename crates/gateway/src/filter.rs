@@ -11,7 +11,7 @@ use crane_channel::epoch::{
 };
 
 /// What the log says of one gateway.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct GatewayState {
     /// The highest incarnation seen; 0 before the first.
     pub incarnation: u32,
@@ -40,7 +40,7 @@ pub enum Verdict {
 }
 
 /// The state that decides, a function of the log up to some entry.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Filter {
     gateways: Vec<GatewayState>,
     /// Highest gateway id seen, to keep walks short.

@@ -15,6 +15,7 @@ const BATCH_TARGET: usize = 256 << 10;
 const BATCH_EVENTS: u16 = 60_000;
 
 /// A finished batch.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Sealed {
     /// Number of the first event behind it.
     end: u64,
@@ -22,6 +23,7 @@ struct Sealed {
 }
 
 /// The numbered events of one incarnation of a gateway.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct EventStream {
     gateway: u8,
     incarnation: u32,
