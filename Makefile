@@ -60,8 +60,7 @@ lint: build $(VENV)/.locked-dev
 	MYPYPATH=tests/programs $(BIN)/mypy --explicit-package-bases tests/programs/*.py tests/programs/servers/*.py
 
 test-rust: build
-	@export CRANE_SIM_SEEDS=$${CRANE_SIM_SEEDS:-1000}; \
-	if command -v cargo-nextest >/dev/null; then \
+	@if command -v cargo-nextest >/dev/null; then \
 	    cargo nextest run $(CRATES) --locked --no-fail-fast; \
 	else \
 	    cargo test $(CRATES) --locked --no-fail-fast; \

@@ -18,7 +18,7 @@ use cluster::{Cluster, Figures};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Seeds of each scenario without a setting.
-const SEEDS: u64 = 300;
+const SEEDS: u64 = 100;
 
 /// What a run is about.
 #[derive(Debug, Clone)]
