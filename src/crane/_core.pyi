@@ -73,6 +73,14 @@ class Engine:
     def next_mail(self) -> tuple[int, bytes] | None:
         """The oldest mail that was not fetched, with the sender; the event ``mail`` tells of it."""
 
+    def ask(self, number: int, question: str) -> None:
+        """Ask the leader, through whichever replica this is, about the members.
+
+        ``question`` is a JSON object, see ``roster.rs`` of the engine. The event ``answer``
+        has the same ``number`` and the leader's ``answer``, also JSON: ``error`` is one line
+        when it refuses, ``again`` is true when it may do it a moment later.
+        """
+
     def park(self) -> None:
         """Have the program stand still at the end of an epoch, while the log goes on.
 

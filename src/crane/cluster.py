@@ -35,6 +35,16 @@ _PEER_PORTS = range(20_000, 30_000)
 _PORT_ATTEMPTS = 200
 
 
+class Adding(msgspec.Struct, frozen=True, kw_only=True):
+    """A replica that is being added: it learns, and does not decide yet."""
+
+    id: int
+    address: str
+    """Where the others reach it."""
+    listen: str
+    """Where clients do."""
+
+
 class ClusterState(msgspec.Struct, frozen=True, kw_only=True):
     """``cluster.json``: what a cluster is, fixed when it is first run."""
 
@@ -60,6 +70,16 @@ class ClusterState(msgspec.Struct, frozen=True, kw_only=True):
     """Of the last start: files may differ from those with which the log was begun."""
     checkpoints: Policy = Policy()
     engine: dict[str, Any]
+    begun_with: list[int] = []
+    """The replicas at the start, where others take part now."""
+    used: list[int] = []
+    """Every number that a replica had which is none any more; none is given again."""
+    adding: Adding | None = None
+
+    @property
+    def initial(self) -> list[int]:
+        """The replicas with which the cluster began."""
+        return self.begun_with or self.replicas
 
     @property
     def replicas(self) -> list[int]:
@@ -156,7 +176,7 @@ def reconcile(found: ClusterState | None, wanted: Wanted, place: str) -> Cluster
                 f" log goes with that, so leave the option out, or {mend}"
             )
     count = len(found.peers)
-    if wanted.replicas not in (None, count):
+    if wanted.replicas not in (None, count, len(found.initial)):
         raise UsageError(f"{place} holds a cluster of {count} replicas; use that number, or {mend}")
     return msgspec.structs.replace(
         found,
@@ -255,17 +275,20 @@ class StateDir:
 
     def node_config(self, state: ClusterState, number: int) -> config.NodeConfig:
         """The node configuration of one replica."""
+        adding = state.adding if state.adding and state.adding.id == number else None
+        own = {str(number): adding.address} if adding else {}
         return config.NodeConfig(
             name=state.name,
             cluster_id=state.cluster_id,
             id=number,
-            peers=state.peers,
+            peers={**state.peers, **own},
+            join=number not in state.initial,
             argv=state.argv,
             program=state.program,
             cwd=state.cwd,
             env=state.env,
             state_dir=str(self.replica_dir(number)),
-            listen=state.listen[state.replicas.index(number)],
+            listen=adding.listen if adding else state.listen[state.replicas.index(number)],
             durability=state.durability,
             vote=state.vote,
             on_crash=state.on_crash,
@@ -306,19 +329,79 @@ def choose_peers(
         CraneError: when no free port is found.
     """
     source = pick or random.SystemRandom()
-    peers = {}
-    for number in range(1, count + 1):
-        host = f"127.0.0.{number}"
-        for _ in range(_PORT_ATTEMPTS):
-            port = source.choice(_PEER_PORTS)
-            if is_free(host, port):
-                peers[str(number)] = f"{host}:{port}"
-                break
-        else:
-            raise CraneError(
-                f"no free port between {_PEER_PORTS.start} and {_PEER_PORTS.stop} on {host}"
-            )
-    return peers
+    numbers = range(1, count + 1)
+    return {str(number): _choose_peer(number, is_free, source) for number in numbers}
+
+
+def _choose_peer(number: int, is_free: Callable[[str, int], bool], source: random.Random) -> str:
+    host = f"127.0.0.{number}"
+    for _ in range(_PORT_ATTEMPTS):
+        port = source.choice(_PEER_PORTS)
+        if is_free(host, port):
+            return f"{host}:{port}"
+    raise CraneError(f"no free port between {_PEER_PORTS.start} and {_PEER_PORTS.stop} on {host}")
+
+
+def reserve(
+    state: ClusterState, listen: str | None, is_free: Callable[[str, int], bool]
+) -> ClusterState:
+    """The cluster with a new replica that is being added; the one that was, if there is one.
+
+    Raises:
+        UsageError: when ``listen`` is not an address, or another replica's.
+        CraneError: when no number or port is left.
+    """
+    if state.adding is not None:
+        if listen in (None, state.adding.listen):
+            return state
+        raise UsageError(
+            f"replica {state.adding.id} is being added with --listen {state.adding.listen};"
+            " repeat that, or `crane member remove` it first"
+        )
+    number = max([*state.replicas, *state.used]) + 1
+    if number > config.LAST_REPLICA:
+        raise CraneError("all replica numbers have been used; begin a new cluster")
+    chosen = listen or f"127.0.0.{number}"
+    config.check_ip(chosen, "--listen")
+    if chosen in state.listen:
+        raise UsageError(f"another replica has the --listen address {chosen}; give it its own")
+    adding = Adding(
+        id=number, address=_choose_peer(number, is_free, random.SystemRandom()), listen=chosen
+    )
+    return msgspec.structs.replace(state, adding=adding, begun_with=state.initial)
+
+
+def joined(state: ClusterState, number: int) -> ClusterState:
+    """The cluster in which the replica that was being added decides."""
+    adding = state.adding
+    if adding is None or adding.id != number:
+        return state
+    listen = {**dict(zip(state.replicas, state.listen, strict=True)), number: adding.listen}
+    return msgspec.structs.replace(
+        state,
+        peers={**state.peers, str(number): adding.address},
+        listen=[listen[one] for one in sorted(listen)],
+        adding=None,
+    )
+
+
+def left(state: ClusterState, number: int) -> ClusterState:
+    """The cluster without a replica, whose number is not given again."""
+    if state.adding is not None and state.adding.id == number:
+        return msgspec.structs.replace(
+            state, adding=None, used=sorted({*state.used, number}), begun_with=state.initial
+        )
+    if number not in state.replicas:
+        return state
+    listen = dict(zip(state.replicas, state.listen, strict=True))
+    del listen[number]
+    return msgspec.structs.replace(
+        state,
+        peers={one: address for one, address in state.peers.items() if one != str(number)},
+        listen=list(listen.values()),
+        used=sorted({*state.used, number}),
+        begun_with=state.initial,
+    )
 
 
 def is_free(host: str, port: int) -> bool:

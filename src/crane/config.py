@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 Durability = Literal["disk", "memory"]
 OnCrash = Literal["restart", "stop"]
 Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
-ReplicaId = Annotated[int, msgspec.Meta(ge=1, le=64)]
+LAST_REPLICA = 250
+"""The highest number of a replica. None is given twice."""
+ReplicaId = Annotated[int, msgspec.Meta(ge=1, le=LAST_REPLICA)]
 Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9]([a-z0-9-]{0,46}[a-z0-9])?$")]
 ClusterId = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{32}$")]
 AbsolutePath = Annotated[str, msgspec.Meta(pattern=r"^/")]
@@ -52,7 +54,10 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     id: ReplicaId
     """This replica's number, one of ``peers``."""
     peers: dict[str, str]
-    """Replica number to ``host:port`` where the replicas reach each other (agreed)."""
+    """Replica number to ``host:port``: the replicas that begin the cluster, or, with ``join``, this
+    one and some that take part. What was agreed later holds instead."""
+    join: bool = False
+    """This replica was added to a cluster that exists."""
     argv: Argv
     """The program's argument vector, its name first (agreed)."""
     program: AbsolutePath
@@ -292,6 +297,7 @@ def engine_config(
             "name": config.name,
             "id": config.id,
             "peers": config.peers,
+            "join": config.join,
             "agreed": agreed,
             "listen_host": config.listen,
             "port_map": config.port_map,

@@ -136,7 +136,6 @@ def _settings(config: NodeConfig) -> Iterator[tuple[str, str]]:
         "argv",
         "program",
         "cwd",
-        "peers",
         "quantum",
         "budget",
         "share",

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import itertools
 import os
 import signal
 import time
@@ -56,6 +57,7 @@ _HEALED_AT_MOST = 3
 # How long a program's end in the order, and the others', are waited for.
 _END_SECONDS = 1.0
 _OTHERS_SECONDS = 10.0
+_ANSWER_SECONDS = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +105,8 @@ class Node:
         self._anew: asyncio.Future[Path]
         self._next: asyncio.Future[Finish | Again]
         self._finished: Finish | None = None
+        self._asked: dict[int, asyncio.Future[str]] = {}
+        self._questions = itertools.count()
 
     async def run(self) -> int:
         """Serve until a signal, a request, the program's or the engine's end.
@@ -124,6 +128,8 @@ class Node:
                 ("GET", "/v1/threads"): self._threads,
                 ("POST", "/v1/signal"): self._signal,
                 ("POST", "/v1/checkpoint"): self._take_checkpoint,
+                ("POST", "/v1/ask"): self._ask,
+                ("GET", "/v1/config"): self._tell_config,
                 ("POST", "/v1/stop"): self._stop,
             },
             door=Door.of(self._config),
@@ -293,6 +299,10 @@ class Node:
                 self._replica_differs(event)
             case "diverged" | "other_diverged" | "undecided":
                 self._results_differ(event)
+            case "answer":
+                asked = self._asked.pop(event["number"], None)
+                if asked is not None and not asked.done():
+                    asked.set_result(event["answer"])
             case "parked" | "unparked" | "mail":
                 self._checkpoints.event(event)
             case "needs_checkpoint":
@@ -606,6 +616,27 @@ class Node:
 
     async def _take_checkpoint(self, _: dict[str, Any]) -> dict[str, Any]:
         return (await self._checkpoints.take()).summary()
+
+    async def _ask(self, question: dict[str, Any]) -> dict[str, Any]:
+        """Pass a question to the leader, wherever it is; its answer."""
+        engine = self._life.engine if self._life is not None else None
+        if engine is None:
+            raise CraneError("this replica is still starting; try again")
+        number = next(self._questions)
+        answer = asyncio.get_running_loop().create_future()
+        self._asked[number] = answer
+        engine.ask(number, msgspec.json.encode(question).decode())
+        try:
+            async with asyncio.timeout(_ANSWER_SECONDS):
+                return msgspec.json.decode(await answer, type=dict[str, Any])
+        except TimeoutError:
+            return {"error": "the leader does not answer; does a majority run?", "again": True}
+        finally:
+            self._asked.pop(number, None)
+
+    async def _tell_config(self, _: dict[str, Any]) -> dict[str, Any]:
+        config: dict[str, Any] = msgspec.to_builtins(self._config)
+        return config
 
     async def _stop(self, _: dict[str, Any]) -> dict[str, Any]:
         # After the answer has left.

@@ -34,6 +34,13 @@ class Back:
 
 
 @dataclass(frozen=True, slots=True)
+class Removed:
+    """A replica ended because it is none any more: the others removed it."""
+
+    replica: int
+
+
+@dataclass(frozen=True, slots=True)
 class End:
     """The run is over: one line of error and the exit code."""
 
@@ -41,7 +48,10 @@ class End:
     exit_code: int
 
 
-Action = Say | Ready | Back | End
+Action = Say | Ready | Back | Removed | End
+
+_REMOVED = "was removed from the cluster"
+"""What a node says that ends because of that."""
 
 
 @dataclass(slots=True)
@@ -72,6 +82,8 @@ class Progress:
         self.ready = False
         self.leader: int | None = None
         self.term = 0
+        self.members_index = 0
+        self._members_told = ""
         self._warned: set[str] = set()
 
     @property
@@ -92,11 +104,19 @@ class Progress:
         """A node was told to end."""
         self.replicas[number].stopping = True
 
+    def left(self, number: int) -> None:
+        """A replica is none any more."""
+        self.replicas.pop(number, None)
+        if self.leader == number:
+            self.leader = None
+
     def event(  # noqa: PLR0912 - a line for each kind
         self, number: int, event: dict[str, Any]
     ) -> Iterator[Action]:
         """A node reported something."""
-        replica = self.replicas[number]
+        replica = self.replicas.get(number)
+        if replica is None:
+            return
         match event.get("kind"):
             case "attached" | "restored":
                 replica.attached = True
@@ -106,27 +126,35 @@ class Progress:
                 yield from self._listening(number, str(event.get("address")))
             case "role":
                 yield from self._role(event)
+            case "members":
+                yield from self._members(event)
             case "caught_up" if self.ready:
                 yield Say(f"replica {number} has caught up")
             case "failed":
                 replica.failure = str(event.get("message"))
             case "server_exited":
                 replica.ended = event
-            case "background":
-                yield Say(f"replica {number}: `{self._program}` went on in the background")
             case "warning" | "message":
                 yield from self._warning(number, str(event.get("message")))
             case "copying":
                 yield from self._copying(number, event)
             case "stuck":
                 yield Say(f"replica {number}: {event.get('message')}", warning=True)
+            case _:
+                yield from self._told(number, event)
+        yield from self._check_ready()
+
+    def _told(self, number: int, event: dict[str, Any]) -> Iterator[Action]:
+        """What is only passed on."""
+        match event.get("kind"):
+            case "background":
+                yield Say(f"replica {number}: `{self._program}` went on in the background")
             case "moving":
                 yield Say(f"replica {number}: the program goes on")
             case "crashed":
                 yield from self._crashed(event)
             case "diverged":
                 yield from self._diverged(event)
-        yield from self._check_ready()
 
     def _copying(self, number: int, event: dict[str, Any]) -> Iterator[Action]:
         """A checkpoint that the replica needs is copied: a bar at each quarter."""
@@ -177,6 +205,19 @@ class Progress:
         if self.ready and changed:
             yield Say(f"replica {leader} leads now (term {term})")
 
+    def _members(self, event: dict[str, Any]) -> Iterator[Action]:
+        """Others take part than before; every node tells of it, and the first is heard."""
+        if int(event["index"]) <= self.members_index:
+            return
+        self.members_index = int(event["index"])
+        voters, learners = event["voters"], event["learners"]
+        text = f"the replicas are {', '.join(map(str, voters))}"
+        if learners:
+            text += f"; {', '.join(map(str, learners))} catching up"
+        if text != self._members_told:
+            self._members_told = text
+            yield Say(text)
+
     def _check_ready(self) -> Iterator[Action]:
         if self.ready or self.leader is None:
             return
@@ -186,10 +227,16 @@ class Progress:
 
     def exited(self, number: int, code: int) -> Iterator[Action]:
         """A node ended with ``code`` (negative: by a signal)."""
-        replica = self.replicas[number]
+        replica = self.replicas.get(number)
+        if replica is None:
+            return
         replica.running = False
         if self.leader == number:
             self.leader = None
+        if replica.failure is not None and _REMOVED in replica.failure:
+            yield Removed(number)
+            yield from self._check_ready()
+            return
         if not self.ready:
             yield self._failed_start(number, code)
             return

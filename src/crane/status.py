@@ -38,6 +38,8 @@ class ReplicaStatus(msgspec.Struct, frozen=True, kw_only=True):
     output_hash: str | None = None
     agrees: bool | None = None
     """Whether its output equals the majority's; ``None`` while that is not known."""
+    caught_up: bool | None = None
+    """Whether it has come as far as the others were when it started, and takes clients."""
     node_pid: int | None = None
     server_pid: int | None = None
     healthy: bool = False
@@ -95,6 +97,7 @@ def row(number: int, node: dict[str, Any]) -> ReplicaStatus:
         connections=engine.get("connections"),
         output_hash=engine.get("output_hash"),
         agrees=agrees,
+        caught_up=bool(engine.get("caught_up")),
         node_pid=node.get("node_pid"),
         server_pid=node.get("server_pid"),
         healthy=attached and reason is None,

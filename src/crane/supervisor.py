@@ -6,6 +6,7 @@ import asyncio
 import fcntl
 import os
 import shlex
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterable
@@ -19,7 +20,17 @@ from msgspec import structs
 from crane import config, launch, native, procfs, progress
 from crane.admin import AdminServer
 from crane.child import Child
-from crane.cluster import ClusterState, StateDir, Wanted, choose_peers, is_free, reconcile
+from crane.cluster import (
+    ClusterState,
+    StateDir,
+    Wanted,
+    choose_peers,
+    is_free,
+    joined,
+    left,
+    reconcile,
+    reserve,
+)
 from crane.errors import CraneError
 from crane.registry import RUN, ClusterRunDir, RunEntry
 
@@ -91,7 +102,14 @@ class Supervisor:
         self._register()
         admin = AdminServer(
             self._run_dir.socket(RUN),
-            {("POST", "/v1/restart"): self._restart, ("POST", "/v1/stop"): self._stop},
+            {
+                ("POST", "/v1/restart"): self._restart,
+                ("POST", "/v1/stop"): self._stop,
+                ("POST", "/v1/member/reserve"): self._reserve,
+                ("POST", "/v1/member/start"): self._start_added,
+                ("POST", "/v1/member/joined"): self._joined,
+                ("POST", "/v1/member/left"): self._left,
+            },
         )
         await admin.start()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -155,8 +173,10 @@ class Supervisor:
             self._act(self._progress.exited(number, code))
         waiting = self._back.pop(number, None)
         if waiting is not None and not waiting.done():
-            failure = self._progress.replicas[number].failure
-            reason = failure or f"see {self._dir.replica_dir(number) / 'node.log'}"
+            replica = self._progress.replicas.get(number)
+            reason = (
+                replica and replica.failure
+            ) or f"see {self._dir.replica_dir(number) / 'node.log'}"
             waiting.set_exception(CraneError(f"replica {number} did not start: {reason}"))
 
     def _act(self, actions: Iterable[progress.Action]) -> None:
@@ -166,6 +186,8 @@ class Supervisor:
                     # Elections among replicas that are being ended are no news.
                     if warning or not self._done.done():
                         self._say(text, warning)
+                case progress.Removed(number):
+                    self._forget(number)
                 case progress.Ready():
                     self._announce()
                 case progress.Back(number):
@@ -207,7 +229,7 @@ class Supervisor:
     async def _end_nodes(self) -> None:
         self._stopping = True
         await asyncio.gather(*(node.end(_NODE_SECONDS) for node in self._nodes.values()))
-        for number in self._state.replicas:
+        for number in {*self._state.replicas, *self._nodes}:
             await self._wait_released(number)
             launch.SharedDir(self._state.cluster_id, number).remove()
             self._run_dir.remove(str(number))
@@ -236,6 +258,73 @@ class Supervisor:
     async def _stop(self, _: dict[str, Any]) -> dict[str, Any]:
         asyncio.get_running_loop().call_later(0.05, self._interrupt)
         return {"stopping": True}
+
+    # Members; `crane member` decides when, with the leader
+
+    def _change(self, state: ClusterState) -> None:
+        """Write down what the cluster is from now on."""
+        self._dir.write(state)
+        self._state = state
+        self._register()
+
+    async def _reserve(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """A number and addresses for a new replica; the same again until it has joined."""
+        if not self._progress.ready:
+            raise CraneError("the cluster is still starting; try again when it serves")
+        self._change(reserve(self._state, arguments.get("listen"), is_free))
+        adding = self._state.adding
+        assert adding is not None
+        self._dir.write_node_config(self._state, adding.id)
+        return {"id": adding.id, "address": adding.address, "listen": adding.listen}
+
+    async def _start_added(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        number = self._number(arguments)
+        running = self._nodes.get(number)
+        if running is None or not running.running:
+            self._start(number)
+        return {"replica": number}
+
+    async def _joined(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        number = self._number(arguments)
+        self._change(joined(self._state, number))
+        self._dir.write_node_config(self._state, number)
+        return {"replica": number}
+
+    async def _left(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """A replica was removed: end it, and throw its state away if asked to."""
+        number = int(arguments["replica"])
+        adding = self._state.adding
+        if number not in {*self._state.replicas, *self._state.used, adding and adding.id}:
+            return {"replica": number, "directory": None}  # it is on another machine
+        self._forget(number)
+        node = self._nodes.get(number)
+        if node is not None and node.running:
+            await node.end(_NODE_SECONDS)
+        self._nodes.pop(number, None)
+        await self._wait_released(number)
+        launch.SharedDir(self._state.cluster_id, number).remove()
+        self._run_dir.remove(str(number))
+        directory = self._dir.replica_dir(number)
+        if arguments.get("purge"):
+            await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
+        return {"replica": number, "directory": str(directory)}
+
+    def _forget(self, number: int) -> None:
+        """A replica is none any more."""
+        if number in self._progress.replicas:
+            self._say(f"replica {number} has left the cluster", False)
+        self._progress.left(number)
+        if number not in self._state.used:
+            self._change(left(self._state, number))
+
+    def _number(self, arguments: dict[str, Any]) -> int:
+        number = arguments.get("replica")
+        adding = self._state.adding
+        known = [*self._state.replicas, *([adding.id] if adding else [])]
+        if isinstance(number, int) and number in known:
+            return number
+        names = ", ".join(str(one) for one in known)
+        raise CraneError(f"there is no replica {number}; there are {names}", exit_code=2)
 
     async def _restart(self, arguments: dict[str, Any]) -> dict[str, Any]:
         number = arguments.get("replica")

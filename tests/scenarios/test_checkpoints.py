@@ -132,6 +132,13 @@ def test_logs_are_cut_and_replicas_come_back_from_checkpoints(cluster: Cluster) 
     cluster.must_settle()
     assert get(cluster, cluster.leader(), "then") == "its disk was lost"
 
+    # One that is added begins from a checkpoint: the log's beginning is gone.
+    cluster.crane("member", "add", "--timeout", "80")
+    assert get(cluster, 4, "then") == "its disk was lost"
+    assert "it needs a checkpoint" in (replica(cluster, 4) / "node.log").read_text()
+    cluster.size = 4
+    cluster.must_settle()
+
 
 def listed_of(cluster: Cluster, number: int) -> list[int]:
     found = cluster.crane("checkpoint", "list", "--json", "--state", str(cluster.state)).stdout

@@ -119,3 +119,42 @@ def test_peer_ports_avoid_what_is_taken() -> None:
 )
 def test_default_names(program: str, name: str) -> None:
     assert cluster.default_name(program) == name
+
+
+def test_a_replica_comes_and_goes_and_its_number_is_not_used_again() -> None:
+    state = known()
+    adding = cluster.reserve(state, None, lambda _host, _port: True)
+    assert adding.adding is not None
+    assert (adding.adding.id, adding.adding.listen) == (4, "127.0.0.4")
+    assert adding.replicas == [1, 2, 3]
+    # The same again until it has joined.
+    assert cluster.reserve(adding, None, lambda _host, _port: True) == adding
+    with pytest.raises(UsageError, match="replica 4 is being added with --listen"):
+        cluster.reserve(adding, "127.0.0.9", lambda _host, _port: True)
+    four = cluster.joined(adding, 4)
+    assert (four.replicas, four.listen[3], four.adding) == ([1, 2, 3, 4], "127.0.0.4", None)
+    assert cluster.joined(four, 4) == four
+    three = cluster.left(four, 1)
+    assert (three.replicas, three.listen[0]) == ([2, 3, 4], state.listen[1])
+    assert cluster.left(three, 1) == three
+    five = cluster.reserve(cluster.left(three, 4), None, lambda _host, _port: True)
+    assert five.adding is not None
+    assert five.adding.id == 5
+    undone = cluster.left(five, 5)
+    assert (undone.replicas, undone.used, undone.initial) == ([2, 3], [1, 4, 5], [1, 2, 3])
+
+
+def test_a_new_replica_has_its_own_client_address() -> None:
+    with pytest.raises(UsageError, match="another replica has the --listen address"):
+        cluster.reserve(known(), "127.0.0.2", lambda _host, _port: True)
+    with pytest.raises(UsageError, match="is not an IP address"):
+        cluster.reserve(known(), "localhost", lambda _host, _port: True)
+
+
+def test_only_those_that_were_added_join(tmp_path: Path) -> None:
+    state = cluster.reserve(known(), None, lambda _host, _port: True)
+    state_dir = StateDir(tmp_path)
+    new = state_dir.node_config(state, 4)
+    assert (new.join, new.listen, sorted(new.peers)) == (True, "127.0.0.4", ["1", "2", "3", "4"])
+    assert not state_dir.node_config(state, 1).join
+    assert state_dir.node_config(cluster.joined(state, 4), 4).join

@@ -83,6 +83,7 @@ def test_engine_settings_are_handed_on(tmp_path: Path) -> None:
         "name": "shop",
         "id": 2,
         "peers": {"1": "10.0.0.1:7117", "2": "[fe80::1]:7117"},
+        "join": False,
         "agreed": "a\tb\n",
         "listen_host": "127.0.0.1",
         "port_map": {},

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from crane.progress import Action, Back, End, Progress, Ready, Say
+from crane.progress import Action, Back, End, Progress, Ready, Removed, Say
 
 LOGS = {1: "/l1", 2: "/l2", 3: "/l3"}
 
@@ -138,3 +138,24 @@ def test_a_stopped_replica_is_no_warning() -> None:
     progress.stopping(2)
     (first, _) = progress.exited(2, 0)
     assert first == Say("replica 2 is down: stopped")
+
+
+def test_a_removed_replica_is_no_failure() -> None:
+    removed = "replica 2 was removed from the cluster by entry 9 of the log"
+    for progress in (serving(), fresh()):
+        tell(progress, 2, kind="failed", message=removed)
+        assert list(progress.exited(2, 1)) == [Removed(2)]
+        progress.left(2)
+        assert sorted(progress.replicas) == [1, 3]
+        # What it still says is nobody's.
+        assert tell(progress, 2, kind="warning", message="late") == []
+        assert list(progress.exited(2, 1)) == []
+
+
+def test_a_change_of_the_members_is_told_once() -> None:
+    progress = serving()
+    first = tell(progress, 1, kind="members", index=7, voters=[1, 2, 3], learners=[4])
+    assert texts(first) == ["the replicas are 1, 2, 3; 4 catching up"]
+    for index in (7, 8, 5):
+        told = tell(progress, 2, kind="members", index=index, voters=[1, 2, 3], learners=[4])
+        assert told == []

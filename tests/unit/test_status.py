@@ -49,6 +49,7 @@ def test_the_json_contract() -> None:
         "connections": 2,
         "output_hash": "ab12",
         "agrees": None,
+        "caught_up": False,
         "node_pid": 10,
         "server_pid": 11,
         "healthy": True,

@@ -1,6 +1,7 @@
 //! The settings of one replica.
 
 use crate::error::Error;
+use crate::membership::Membership;
 
 /// When an entry counts as kept by a replica.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,8 +32,12 @@ pub struct Config {
     /// This replica, one of [`peers`](Self::peers); never 0, and never given to
     /// another replica later.
     pub id: u64,
-    /// All voting replicas including this one.
+    /// The voters with which the cluster begins, including this one. What was
+    /// agreed later is in the log and holds instead.
     pub peers: Vec<u64>,
+    /// The replica was added to a cluster that exists: [`peers`](Self::peers)
+    /// are only those it asks first.
+    pub join: bool,
     /// Identifies the cluster; a state directory of another cluster is refused.
     pub cluster_id: [u8; 16],
     /// Ticks without a leader before a replica stands for election. The real
@@ -50,6 +55,9 @@ pub struct Config {
     /// log that does not have that entry is emptied and goes on behind it.
     /// `None` (the default) replays the log from its start.
     pub checkpoint: Option<Checkpoint>,
+    /// Who took part at the checkpoint's entry; `None`: whoever this replica
+    /// knows of, or [`peers`](Self::peers).
+    pub membership: Option<Membership>,
     /// The operator vouches that this cluster is new, so that an empty state
     /// directory votes at once instead of asking the others first. Never set it
     /// for a replica that may have lost its directory.
@@ -83,12 +91,14 @@ impl Config {
         Self {
             id,
             peers,
+            join: false,
             cluster_id,
             election_ticks: 12,
             heartbeat_ticks: 2,
             durability: Durability::Disk,
             seed: None,
             checkpoint: None,
+            membership: None,
             new_cluster: false,
             accept_memory_loss: false,
             segment_bytes: 16 << 20,

@@ -36,6 +36,7 @@ mod config;
 pub mod disk;
 mod error;
 mod log;
+mod membership;
 mod node;
 mod prng;
 pub mod wire;
@@ -44,6 +45,7 @@ pub use config::{Checkpoint, Config, Durability};
 pub use disk::{Disk, DiskFile, RealDisk, SimDisk};
 pub use error::{Error, ProposeError};
 pub use log::{LogStore, Recovery, StoreConfig};
+pub use membership::{Change, ChangeError, Membership, Voters};
 pub use node::{Node, Output, PeerProgress, Role, Standing};
 
 pub use raft::eraftpb::{Entry, EntryType, HardState, Message, MessageType};

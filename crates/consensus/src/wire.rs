@@ -20,7 +20,7 @@ use prost::Message as _;
 use raft::eraftpb::Message;
 
 /// The version of the framing and of what is in the frames.
-pub const PROTOCOL_VERSION: u16 = 2;
+pub const PROTOCOL_VERSION: u16 = 3;
 /// Bytes before a payload.
 pub const HEADER_LEN: usize = 16;
 /// The largest payload in bytes.
@@ -41,6 +41,8 @@ pub mod kind {
     pub const HASHES: u8 = 4;
     /// What the owners of two replicas say to each other.
     pub const MAIL: u8 = 5;
+    /// Who takes part, and where they are reached.
+    pub const MEMBERS: u8 = 6;
 }
 
 /// What a replica says first on a connection.
@@ -56,11 +58,13 @@ pub struct Hello {
     pub incarnation: u32,
     /// The sender's [`PROTOCOL_VERSION`].
     pub protocol: u16,
+    /// Who takes part as far as the sender knows, as its owner says it.
+    pub members: Vec<u8>,
     /// What the replicas must have in common, as their owner compares it.
     pub agreed: Vec<u8>,
 }
 
-const HELLO_LEN: usize = 30;
+const HELLO_LEN: usize = 34;
 
 /// A frame that arrived; it borrows from its [`FrameReader`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,6 +77,8 @@ pub enum Frame<'a> {
     Gateway(&'a [u8]),
     /// For the comparison of replicas.
     Hashes(&'a [u8]),
+    /// Who takes part.
+    Members(&'a [u8]),
     /// Of a kind that a newer version sends: skip it.
     Other(u8, &'a [u8]),
 }
@@ -133,6 +139,8 @@ pub fn encode_hello(hello: &Hello, out: &mut Vec<u8>) {
         out.extend_from_slice(&hello.replica.to_le_bytes());
         out.extend_from_slice(&hello.incarnation.to_le_bytes());
         out.extend_from_slice(&hello.protocol.to_le_bytes());
+        out.extend_from_slice(&(hello.members.len() as u32).to_le_bytes());
+        out.extend_from_slice(&hello.members);
         out.extend_from_slice(&hello.agreed);
     });
 }
@@ -286,17 +294,21 @@ fn decode(kind: u8, payload: &[u8]) -> Result<Frame<'_>, WireError> {
         kind::RAFT => Frame::Raft(payload),
         kind::GATEWAY => Frame::Gateway(payload),
         kind::HASHES => Frame::Hashes(payload),
+        kind::MEMBERS => Frame::Members(payload),
         other => Frame::Other(other, payload),
     })
 }
 
 fn decode_hello(payload: &[u8]) -> Option<Hello> {
-    let (fixed, agreed) = payload.split_at_checked(HELLO_LEN)?;
+    let (fixed, rest) = payload.split_at_checked(HELLO_LEN)?;
+    let members = u32::from_le_bytes(fixed[30..34].try_into().ok()?);
+    let (members, agreed) = rest.split_at_checked(members as usize)?;
     Some(Hello {
         cluster_id: fixed[..16].try_into().ok()?,
         replica: u64::from_le_bytes(fixed[16..24].try_into().ok()?),
         incarnation: u32::from_le_bytes(fixed[24..28].try_into().ok()?),
         protocol: u16::from_le_bytes(fixed[28..30].try_into().ok()?),
+        members: members.to_vec(),
         agreed: agreed.to_vec(),
     })
 }

@@ -9,6 +9,7 @@ use proptest::prelude::*;
 
 fn hello() -> Hello {
     Hello {
+        members: b"1 2 3".to_vec(),
         agreed: b"file /bin/sh\t1\n".to_vec(),
         cluster_id: [9; 16],
         replica: 3,
@@ -24,6 +25,7 @@ fn own(frame: &Frame<'_>) -> (u8, Vec<u8>) {
         Frame::Raft(p) => (kind::RAFT, p.to_vec()),
         Frame::Gateway(p) => (kind::GATEWAY, p.to_vec()),
         Frame::Hashes(p) => (kind::HASHES, p.to_vec()),
+        Frame::Members(p) => (kind::MEMBERS, p.to_vec()),
         Frame::Other(k, p) => (*k, p.to_vec()),
     }
 }

@@ -430,7 +430,7 @@ fn strange_messages_are_dropped() {
         ..Message::default()
     };
     let strange = [
-        append(9, 2, vec![]),
+        append(0, 2, vec![]),
         append(1, 3, vec![]),
         append(2, 2, vec![]),
         append(1, 2, vec![entry(3, term)]),

@@ -2,7 +2,7 @@
 
 use crate::host::Links;
 use crate::publish::Publisher;
-use crane_consensus::{Message, Output, Role};
+use crane_consensus::{Membership, Message, Output, Role};
 use crane_gateway::filter::Filter;
 
 /// The receiving end of [`crane_consensus::Node::process`].
@@ -29,6 +29,8 @@ pub struct Core<'a, L> {
     /// The leader's log begins behind this replica's end: it needs a checkpoint
     /// of this entry or a later one.
     pub needs_checkpoint: Option<u64>,
+    /// Who takes part now, when that has changed and was not handled yet.
+    pub members: Option<Membership>,
     rewritten: Vec<u8>,
 }
 
@@ -46,6 +48,7 @@ impl<'a, L: Links> Core<'a, L> {
             over: false,
             hold: false,
             needs_checkpoint: None,
+            members: None,
             rewritten: Vec::new(),
         }
     }
@@ -93,7 +96,7 @@ impl<L: Links> Output for Core<'_, L> {
     }
 
     fn committed(&mut self, index: u64, term: u64, data: &[u8]) {
-        // An entry without data only begins a leader's term.
+        // An entry without data begins a leader's term, or changes the members.
         if !data.is_empty()
             && let Err(why) = self.apply(index, data)
         {
@@ -105,6 +108,10 @@ impl<L: Links> Output for Core<'_, L> {
 
     fn role_changed(&mut self, role: Role, term: u64, leader: Option<u64>) {
         self.change = Some((role, term, leader));
+    }
+
+    fn membership_changed(&mut self, now: &Membership) {
+        self.members = Some(now.clone());
     }
 
     fn needs_checkpoint(&mut self, index: u64) {

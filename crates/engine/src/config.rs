@@ -51,8 +51,13 @@ pub struct Config {
     pub name: String,
     /// This replica, 1 to 255.
     pub id: u8,
-    /// The address at which each replica, this one included, hears the others.
+    /// The addresses at which the replicas that begin the cluster, this one
+    /// included, hear each other. What was agreed later holds instead.
     pub peers: BTreeMap<u8, SocketAddr>,
+    /// The replica was added to a cluster that exists; `peers` are then itself
+    /// and those that it dials first.
+    #[serde(default)]
+    pub join: bool,
     /// The certificates; without them, the replicas' connections are plain.
     #[serde(default)]
     pub tls: Option<Tls>,
@@ -162,6 +167,11 @@ impl Config {
         Err(EngineError::new(format!(
             "the engine's configuration is wrong: {wrong}"
         )))
+    }
+
+    /// The cluster's id in hexadecimal digits.
+    pub fn cluster(&self) -> String {
+        format!("{:032x}", u128::from_be_bytes(self.cluster_id))
     }
 
     /// This replica's own peer address.

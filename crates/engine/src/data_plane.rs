@@ -10,6 +10,7 @@
 mod agree;
 mod catch_up;
 mod judged;
+mod members;
 mod park;
 mod restart;
 mod time;
@@ -18,6 +19,7 @@ use crate::agreement::Comparing;
 use crate::budget::Budget;
 use crate::commit::Core;
 use crate::config::Config;
+use crate::engine::removed;
 use crate::gateways::Gateways;
 use crate::host::{Host, Links};
 use crate::lead::{Leading, Proposal};
@@ -202,6 +204,7 @@ impl<'a, H: Host> DataPlane<'a, H> {
                 Work::Restart => self.restart_due = true,
                 Work::Checkpointed(index) => self.node.checkpointed(index),
                 Work::Cut(index) => self.node.cut(index).map_err(|e| e.to_string())?,
+                Work::Ask(number, question) => self.ask(number, question),
                 Work::ServerGone => {
                     self.host.close();
                     self.clients.close_all();
@@ -249,6 +252,7 @@ impl<'a, H: Host> DataPlane<'a, H> {
                     }
                 }
                 Arrival::Connected { new_life } => self.peer_connected(peer, new_life),
+                Arrival::Removed(index) => return Err(removed(self.config.id, index)),
                 Arrival::Lost => {
                     self.leading.forget(peer);
                     self.clients_at.remove(&peer);
@@ -308,6 +312,8 @@ impl<'a, H: Host> DataPlane<'a, H> {
             }
             ToGateway::Started(incarnation) => self.gateways.started(peer, incarnation),
             ToGateway::Target(index) => self.catch_up.aim(index),
+            ToGateway::Ask(number, question) => self.hear_question(peer, number, &question),
+            ToGateway::Answer(number, answer) => self.tell_answer(number, &answer),
             ToGateway::Clients(true) => _ = self.clients_at.insert(peer),
             ToGateway::Clients(false) => _ = self.clients_at.remove(&peer),
             ToGateway::Clock(wall) => self.hear_clock(peer, wall),
@@ -422,12 +428,17 @@ impl<'a, H: Host> DataPlane<'a, H> {
             return;
         }
         let progress = self.node.progress();
-        let active = progress.iter().filter(|p| p.recent_active);
+        let active = progress.iter().filter(|p| p.recent_active && !p.learner);
         if let Some(best) = active.max_by_key(|p| p.matched) {
-            self.handed_over_at = Some(now);
-            self.paused_until = Some(now + HAND_OVER_TAKES);
-            self.node.transfer_leader(best.id);
+            self.hand_over_to(best.id);
         }
+    }
+
+    fn hand_over_to(&mut self, id: u64) {
+        let now = self.host.now();
+        self.handed_over_at = Some(now);
+        self.paused_until = Some(now + HAND_OVER_TAKES);
+        self.node.transfer_leader(id);
     }
 
     fn publish_figures(&self) {
@@ -448,6 +459,15 @@ impl<'a, H: Host> DataPlane<'a, H> {
         (figures.log_base, figures.log_bytes) = (log.base(), log.bytes());
         figures.log_behind = log.bytes_behind();
         figures.checkpoint = log.checkpoint().map_or(0, |from| from.index);
+        if !figures.peers.iter().copied().eq(self.core.peers.ids()) {
+            figures.peers = self.core.peers.ids().collect();
+        }
+        let members = log.membership();
+        if figures.members_index != members.index() || figures.voters.is_empty() {
+            figures.members_index = members.index();
+            figures.voters = members.voters.incoming.iter().copied().collect();
+            figures.learners = members.learners.iter().copied().collect();
+        }
     }
 
     /// An orderly end: another replica leads at once, the log is closed.

@@ -4,7 +4,7 @@
 //! (`u64`) and the entry, all little endian.
 
 use crate::error::EngineError;
-use crane_consensus::{Entry, LogStore, RealDisk, StoreConfig};
+use crane_consensus::{Entry, EntryType, LogStore, RealDisk, StoreConfig};
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{BufReader, BufWriter, Read, Write};
@@ -104,8 +104,10 @@ impl Source {
                     return Ok(None);
                 };
                 *next = entry.index + 1;
-                // An entry without data only begins a leader's term.
-                if !entry.data.is_empty() {
+                // An entry without data only begins a leader's term, and others
+                // change the members.
+                let epoch = entry.entry_type() == EntryType::EntryNormal;
+                if epoch && !entry.data.is_empty() {
                     return Ok(Some((entry.index, entry.data)));
                 }
             },

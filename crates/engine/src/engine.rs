@@ -104,7 +104,8 @@ impl Engine {
         };
         // Every client needs a descriptor; without the right it works with fewer.
         let _ = crane_gateway::clients::raise_descriptor_limit();
-        let peers = Peers::new(&self.config, node.incarnation(), poll.registry())?;
+        let members = node.membership();
+        let peers = Peers::new(&self.config, members, node.incarnation(), poll.registry())?;
         let (shared, config) = (self.shared.clone(), self.config.clone());
         let share = self.share.clone();
         self.spawn("crane-data", move || {
@@ -192,6 +193,13 @@ impl Engine {
     /// event `mail` says that there is some.
     pub fn next_mail(&self) -> Option<(u8, Vec<u8>)> {
         self.shared.mail.next()
+    }
+
+    /// Asks the leader something about the members, or to change them; see
+    /// [`crate::roster`]. The event `answer` has `number` and what it said.
+    pub fn ask(&self, number: u64, question: &str) {
+        let question = question.to_owned();
+        self.shared.inbox.add(Work::Ask(number, question));
     }
 
     /// Has the program stand still at the end of an epoch, while the log goes on.
@@ -350,8 +358,23 @@ fn open_node(config: &Config, share: Option<&Share>) -> Result<Node<RealDisk>, E
         index: share.index,
         term: share.term,
     });
+    let own = share.filter(|share| share.cluster == config.cluster());
+    settings.membership = own.map(|share| share.members.clone());
+    settings.join = config.join;
     settings.new_cluster = config.new_cluster;
     settings.accept_memory_loss = config.accept_memory_loss;
     let (node, _) = Node::open(settings, disk).map_err(refuse)?;
+    let members = node.membership();
+    if members.is_removed(config.id.into()) {
+        return Err(EngineError::new(removed(config.id, members.index())));
+    }
     Ok(node)
+}
+
+/// Why a replica ends that is no member any more.
+pub(crate) fn removed(id: u8, index: u64) -> String {
+    format!(
+        "replica {id} was removed from the cluster by entry {index} of the log, and its id is not \
+         used again; its state directory can be removed"
+    )
 }

@@ -48,6 +48,8 @@ impl Gateways {
             .gateways()
             .filter(|&(gateway, state)| {
                 let at = usize::from(gateway);
+                // One that was removed is over at once.
+                let removed = || peers.ids().all(|id| id != gateway);
                 let lost = || {
                     peers
                         .lost_since(gateway)
@@ -57,7 +59,7 @@ impl Gateways {
                     && !state.down
                     && (state.incarnation < self.started[at]
                         || state.incarnation <= self.ended[at]
-                        || (gateway != self.own && lost()))
+                        || (gateway != self.own && (removed() || lost())))
             })
             .map(|(gateway, state)| (gateway, state.incarnation))
             .collect();

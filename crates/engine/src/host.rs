@@ -8,7 +8,7 @@
 use crate::peers::{Arrival, Peers};
 use crate::share::Share;
 use crate::shared::Work;
-use crane_consensus::{Disk, Message};
+use crane_consensus::{Disk, Membership, Message};
 use crane_gateway::clients::Clients;
 use std::time::Instant;
 
@@ -63,6 +63,12 @@ pub trait Links {
     /// The other replicas.
     fn ids(&self) -> impl Iterator<Item = u8> + '_;
 
+    /// From now on these take part: there are connections to them and no others.
+    fn set_members(&mut self, members: &Membership);
+
+    /// Where `peer` is reached, for people.
+    fn address(&self, peer: u8) -> Option<String>;
+
     /// Since when there is no connection to `peer`; `None` when there is one.
     fn lost_since(&self, peer: u8) -> Option<Instant>;
 
@@ -99,6 +105,14 @@ pub trait Links {
 impl Links for Peers {
     fn ids(&self) -> impl Iterator<Item = u8> + '_ {
         Self::ids(self)
+    }
+
+    fn set_members(&mut self, members: &Membership) {
+        Self::set_members(self, members);
+    }
+
+    fn address(&self, peer: u8) -> Option<String> {
+        Self::address(self, peer)
     }
 
     fn lost_since(&self, peer: u8) -> Option<Instant> {

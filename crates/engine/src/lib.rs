@@ -37,6 +37,7 @@ mod publish;
 mod refusals;
 mod replayer;
 mod returns;
+pub mod roster;
 mod server_output;
 pub mod share;
 mod shared;

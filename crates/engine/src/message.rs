@@ -19,12 +19,21 @@ pub enum ToGateway {
     Clients(bool),
     /// To the leader: the wall clock of the one that speaks, nanoseconds since the Unix epoch.
     Clock(u64),
+    /// To the leader: what the owner of this replica asks, by a number of its
+    /// own, as JSON.
+    Ask(u64, String),
+    /// From the leader: its answer, as JSON.
+    Answer(u64, String),
 }
 
 const STARTED: u8 = 1;
 const TARGET: u8 = 2;
 const CLIENTS: u8 = 3;
 const CLOCK: u8 = 4;
+const ASK: u8 = 5;
+const ANSWER: u8 = 6;
+/// Longest question or answer.
+const LONGEST: usize = 256 << 10;
 
 impl ToGateway {
     /// Reads a frame's payload.
@@ -36,6 +45,15 @@ impl ToGateway {
             [0, TARGET, rest @ ..] => Some(Self::Target(u64::from_le_bytes(rest.try_into().ok()?))),
             [0, CLIENTS, any @ (0 | 1)] => Some(Self::Clients(*any == 1)),
             [0, CLOCK, rest @ ..] => Some(Self::Clock(u64::from_le_bytes(rest.try_into().ok()?))),
+            [0, kind @ (ASK | ANSWER), rest @ ..] if rest.len() <= LONGEST => {
+                let (number, text) = rest.split_first_chunk::<8>()?;
+                let text = String::from_utf8(text.to_vec()).ok()?;
+                let number = u64::from_le_bytes(*number);
+                Some(match *kind {
+                    ASK => Self::Ask(number, text),
+                    _ => Self::Answer(number, text),
+                })
+            }
             [0, ..] | [] => None,
             batch => Some(Self::Batch(batch.to_vec())),
         }
@@ -46,6 +64,12 @@ impl ToGateway {
         match self {
             Self::Batch(bytes) => bytes.clone(),
             Self::Started(incarnation) => [&[0, STARTED][..], &incarnation.to_le_bytes()].concat(),
+            Self::Ask(number, text) => {
+                [&[0, ASK][..], &number.to_le_bytes(), text.as_bytes()].concat()
+            }
+            Self::Answer(number, text) => {
+                [&[0, ANSWER][..], &number.to_le_bytes(), text.as_bytes()].concat()
+            }
             Self::Clients(any) => vec![0, CLIENTS, u8::from(*any)],
             Self::Clock(wall) => [&[0, CLOCK][..], &wall.to_le_bytes()].concat(),
             Self::Target(index) => [&[0, TARGET][..], &index.to_le_bytes()].concat(),
@@ -66,11 +90,14 @@ mod tests {
             ToGateway::Clients(true),
             ToGateway::Clients(false),
             ToGateway::Clock(1 << 60),
+            ToGateway::Ask(9, "{}".into()),
+            ToGateway::Answer(9, String::new()),
         ] {
             assert_eq!(ToGateway::decode(&message.encode()), Some(message));
         }
         assert_eq!(ToGateway::decode(&[]), None);
         assert_eq!(ToGateway::decode(&[0, 1, 2]), None);
         assert_eq!(ToGateway::decode(&[0, 3, 2]), None);
+        assert_eq!(ToGateway::decode(&[0, 5, 1, 2, 3]), None);
     }
 }

@@ -4,6 +4,8 @@
 //! says who speaks; strangers, other clusters, replaced state directories and
 //! replicas with other files or settings are refused with a warning.
 
+mod members;
+
 use crate::agreement::message::Compare;
 use crate::config::Config;
 use crate::error::EngineError;
@@ -12,10 +14,11 @@ use crate::manifest;
 use crate::message::ToGateway;
 use crate::notice::Notices;
 use crate::refusals::Refusals;
+use crate::roster::Roster;
 use crate::stream::{Broken, Stream};
 use crate::tls::{self, Security};
-use crane_consensus::Message;
 use crane_consensus::wire::{self, Frame, Hello, PROTOCOL_VERSION};
+use crane_consensus::{Membership, Message};
 use mio::net::{TcpListener, TcpStream};
 use mio::{Interest, Registry, Token};
 use serde_json::json;
@@ -39,6 +42,8 @@ const LAST_BACK_OFF: Duration = Duration::from_millis(500);
 /// A connection that lasted so long was a good one.
 const LASTING: Duration = Duration::from_secs(1);
 const GREETING_TIMEOUT: Duration = Duration::from_secs(5);
+/// Without any connection for so long, a replica dials everybody.
+const ALONE: Duration = Duration::from_secs(2);
 /// Longest time for which a message is held back: with the time since the one
 /// before it stays below the shortest election time-out.
 const HELD_BACK: Duration = Duration::from_millis(150);
@@ -67,10 +72,13 @@ pub enum Arrival {
     Compare(Compare),
     /// From the other replica's owner to this one's.
     Mail(Vec<u8>),
+    /// This replica was removed by this entry of the log.
+    Removed(u64),
 }
 
 struct Peer {
-    address: SocketAddr,
+    /// None: nobody said it yet.
+    address: Option<SocketAddr>,
     link: Option<usize>,
     /// How often its state directory had been opened, as it last said.
     incarnation: u32,
@@ -92,6 +100,12 @@ pub struct Peers {
     security: Option<Security>,
     links: Vec<Option<Link>>,
     peers: BTreeMap<u8, Peer>,
+    /// Who takes part, and all addresses that are known.
+    roster: Roster,
+    /// What a replica said that knows more than this one.
+    hint: Option<Roster>,
+    /// Whom to dial until it is known who takes part.
+    seeds: Vec<u8>,
     arrivals: Vec<(u8, Arrival)>,
     /// Links with more to read.
     again: Vec<usize>,
@@ -130,6 +144,7 @@ impl Peers {
     /// When the address cannot be listened on.
     pub fn new(
         config: &Config,
+        members: &Membership,
         incarnation: u32,
         registry: &Registry,
     ) -> Result<Self, EngineError> {
@@ -151,38 +166,32 @@ impl Peers {
             replica: config.id.into(),
             incarnation,
             protocol: PROTOCOL_VERSION,
+            members: Vec::new(),
             agreed: config.agreed.clone().into_bytes(),
         };
-        let mut hello_frame = Vec::new();
-        wire::encode_hello(&hello, &mut hello_frame);
-        let now = Instant::now();
-        let peer = |(&id, &address): (&u8, &SocketAddr)| {
-            let peer = Peer {
-                address,
-                link: None,
-                incarnation: 0,
-                differs: false,
-                lost_since: now,
-                dial_at: now,
-                back_off: FIRST_BACK_OFF,
-            };
-            (id != config.id).then_some((id, peer))
-        };
-        Ok(Self {
+        let mut peers = Self {
             own: config.id,
             hello,
-            hello_frame,
+            hello_frame: Vec::new(),
             listener,
             security,
             links: Vec::new(),
-            peers: config.peers.iter().filter_map(peer).collect(),
+            peers: BTreeMap::new(),
+            roster: Roster {
+                members: Membership::default(),
+                addresses: config.peers.clone(),
+            },
+            hint: None,
+            seeds: config.peers.keys().copied().collect(),
             arrivals: Vec::new(),
             again: Vec::new(),
             refusals: Refusals::default(),
             harmless: None,
             buffer: vec![0; READ_BUFFER],
             patient: Vec::new(),
-        })
+        };
+        peers.set_members(members);
+        Ok(peers)
     }
 
     /// Takes what arrived, in order.
@@ -290,10 +299,23 @@ impl Peers {
         let strangers = strangers
             .filter(|l| !matches!(l.phase, Phase::Ready(_)))
             .map(|l| l.since + GREETING_TIMEOUT);
-        let lost = |(&id, p): (&u8, &Peer)| {
-            (id < self.own && p.link.is_none() && !self.is_dialling(id)).then_some(p.dial_at)
-        };
+        let lost = |(&id, p): (&u8, &Peer)| self.dial_at(id, p);
         strangers.chain(self.peers.iter().filter_map(lost)).min()
+    }
+
+    /// When to dial a replica, if it is this one that does. The one with the
+    /// higher id dials; but who has no connection at all for a while may not
+    /// know that the others do not look for it any more.
+    fn dial_at(&self, id: u8, peer: &Peer) -> Option<Instant> {
+        if peer.link.is_some() || peer.address.is_none() || self.is_dialling(id) {
+            return None;
+        }
+        if id < self.own {
+            return Some(peer.dial_at);
+        }
+        let alone = self.peers.values().all(|p| p.link.is_none());
+        let since = self.peers.values().map(|p| p.lost_since).max()?;
+        alone.then(|| peer.dial_at.max(since + ALONE))
     }
 
     fn is_dialling(&self, id: u8) -> bool {
@@ -315,8 +337,8 @@ impl Peers {
             }
         }
         let due = |(&id, p): (&u8, &Peer)| {
-            let due = id < self.own && p.link.is_none() && now >= p.dial_at;
-            (due && !self.is_dialling(id)).then_some((id, p.address))
+            let due = self.dial_at(id, p).is_some_and(|at| now >= at);
+            due.then_some(id).zip(p.address)
         };
         let due: Vec<_> = self.peers.iter().filter_map(due).collect();
         for (id, address) in due {
@@ -389,7 +411,11 @@ impl Peers {
     /// Connections that were dialled from the same side as one from `host`, the
     /// other replicas' or everybody else's, and have not said who they are.
     fn strangers_beside(&self, host: IpAddr) -> usize {
-        let belongs = |host| self.peers.values().any(|p| p.address.ip() == host);
+        let belongs = |host| {
+            self.peers
+                .values()
+                .any(|p| p.address.is_some_and(|a| a.ip() == host))
+        };
         let strange = |l: &&Link| {
             let silent = !matches!(l.phase, Phase::Ready(_));
             silent && l.from.is_some_and(|from| belongs(from) == belongs(host))
@@ -497,6 +523,12 @@ impl Peers {
                 (Phase::Ready(peer), Frame::Other(wire::kind::MAIL, bytes)) => {
                     (peer, Arrival::Mail(bytes.to_vec()))
                 }
+                (Phase::Ready(peer), Frame::Members(bytes)) => {
+                    let roster = Roster::decode(bytes)
+                        .ok_or_else(|| malformed(peer, "members that cannot be read"))?;
+                    self.place(peer, roster)?;
+                    continue;
+                }
                 (Phase::Greeting, Frame::Hello(hello)) => {
                     let peer = self.welcome(&hello, dialled, link.stream().tls())?;
                     phase = Phase::Ready(peer);
@@ -545,12 +577,10 @@ impl Peers {
                 hello.protocol
             ));
         }
-        let known = u8::try_from(replica).ok();
-        let known = known.and_then(|id| Some((id, self.peers.get_mut(&id)?)));
-        let Some((id, peer)) = known else {
+        let Some(id) = u8::try_from(replica).ok().filter(|id| *id != self.own) else {
             return refuse(format!(
-                "replica {replica} was refused: it is not one of the other replicas here; \
-                 correct `id` or `peers`"
+                "replica {replica} was refused: no other replica here can have that id; correct \
+                 `id` or `peers`"
             ));
         };
         if let (Some(security), Some(tls)) = (&self.security, tls)
@@ -561,13 +591,23 @@ impl Peers {
                  another replica; put each replica's own certificate there"
             ));
         }
-        if dialled.is_some_and(|d| d != id) {
+        if let Some(other) = dialled.filter(|d| *d != id) {
             return refuse(format!(
-                "the address {} of another replica was answered by replica {id}; correct the \
+                "the address {} of replica {other} was answered by replica {id}; correct the \
                  addresses in `peers`",
-                self.peers[&dialled.unwrap_or(id)].address
+                self.address(other).unwrap_or_default()
             ));
         }
+        let Some(roster) = Roster::decode(&hello.members) else {
+            return refuse(format!(
+                "replica {id} does not say who takes part; run the same version of crane on all \
+                 replicas"
+            ));
+        };
+        self.place(id, roster)?;
+        let Some(peer) = self.peers.get(&id) else {
+            return Err(Failure::Socket);
+        };
         // A lower number is an empty directory that begins again (consensus
         // sorts that out), or an old process that a newer one replaced: that
         // one must not take the newer one's place while it is connected.

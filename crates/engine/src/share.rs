@@ -55,6 +55,11 @@ pub struct Share {
     #[serde(default)]
     life: u32,
     gateways: Vec<Gateway>,
+    /// The cluster that made it, in hexadecimal digits: who takes part in another
+    /// one, which began with it, is not `members`.
+    pub cluster: String,
+    /// Who took part at `index`.
+    pub members: crane_consensus::Membership,
     /// Listening TCP sockets of the server.
     pub listeners: Vec<(u32, SocketAddr)>,
     /// Listening Unix sockets, with raw addresses.
@@ -87,6 +92,8 @@ impl Share {
             seeded: filter.seeded(),
             life: filter.life(),
             gateways: filter.gateways().map(gateway).collect(),
+            cluster: String::new(),
+            members: crane_consensus::Membership::default(),
             listeners: Vec::new(),
             unix: Vec::new(),
             datagrams: Vec::new(),
@@ -103,6 +110,10 @@ impl Share {
         let ids: Vec<u8> = share.gateways.iter().map(|one| one.id).collect();
         if ids.first() == Some(&0) || !ids.is_sorted_by(|a, b| a < b) {
             return Err("its gateways are out of order".into());
+        }
+        share.members.check()?;
+        if share.members.index() > share.index {
+            return Err("its members are of a later entry".into());
         }
         if share.epoch > share.index || share.epochs > share.index {
             return Err("it has more epochs than entries".into());
@@ -170,6 +181,7 @@ mod tests {
         let mut share = Share::new((100, 2), done, &filter);
         share.listeners.push((5, "0.0.0.0:6379".parse().unwrap()));
         share.unix.push((6, vec![1, 0, b'/']));
+        share.members = crane_consensus::Membership::initial([1, 2, 3]);
         share
     }
 
@@ -195,6 +207,7 @@ mod tests {
             Share::decode(&value.to_string()).unwrap_err()
         };
         assert!(wrong(|v| v["epoch"] = 101.into()).contains("more epochs"));
+        assert!(wrong(|v| v["members"]["voters"]["index"] = 101.into()).contains("later entry"));
         assert!(wrong(|v| v["surprise"] = 1.into()).contains("unknown field"));
         assert!(wrong(|v| v["gateways"][1]["id"] = 1.into()).contains("out of order"));
         assert!(wrong(|v| v["gateways"][0]["id"] = 0.into()).contains("out of order"));

@@ -85,6 +85,8 @@ pub enum Work {
     Checkpointed(u64),
     /// The log up to this entry is not needed any more.
     Cut(u64),
+    /// The owner asks the leader something, by a number of its own.
+    Ask(u64, String),
     /// The server is gone.
     ServerGone,
 }
@@ -185,6 +187,14 @@ pub struct Figures {
     pub log_behind: u64,
     /// The newest checkpoint's entry, 0 for none.
     pub checkpoint: u64,
+    /// Replicas that decide.
+    pub voters: Vec<u64>,
+    /// Replicas that only get the log.
+    pub learners: Vec<u64>,
+    /// The entry with which these began to take part.
+    pub members_index: u64,
+    /// The other replicas that this one looks for.
+    pub peers: Vec<u8>,
 }
 
 /// Results of comparing hashes with other replicas.

@@ -56,7 +56,13 @@ pub fn status(config: &Config, shared: &Shared) -> Value {
         .disagreement
         .map(|d| json!({ "epoch": d.epoch, "peer": d.peer, "output": d.output }));
     let stuck = lock(&shared.stuck_since).map(|since| since.elapsed().as_secs_f64());
-    json!({
+    let members = json!({
+        "index": figures.members_index,
+        "voters": figures.voters,
+        "learners": figures.learners,
+        "peers": figures.peers,
+    });
+    let mut status = json!({
         "id": config.id,
         "role": figures.role,
         "term": figures.term,
@@ -98,7 +104,10 @@ pub fn status(config: &Config, shared: &Shared) -> Value {
         "spins": header.spins.load(Relaxed),
         "epochs_proposed": figures.epochs_proposed,
         "bubbles_proposed": figures.bubbles_proposed,
-    })
+    });
+    // The macro takes only so much at once.
+    status["members"] = members;
+    status
 }
 
 /// Hashes are written as 16 hexadecimal digits: JSON numbers are not exact.

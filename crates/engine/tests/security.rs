@@ -2,8 +2,10 @@
 
 mod support;
 
+use crane_consensus::Membership;
 use crane_consensus::wire::{self, Hello, PROTOCOL_VERSION};
 use crane_engine::Engine;
+use crane_engine::roster::Roster;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
@@ -71,6 +73,15 @@ fn dial(
     StreamOwned::new(tls, socket)
 }
 
+/// What a replica says of who takes part.
+fn members(cluster: &Cluster) -> Vec<u8> {
+    let roster = Roster {
+        members: Membership::initial(cluster.ids().into_iter().map(u64::from)),
+        ..Roster::default()
+    };
+    roster.encode()
+}
+
 fn hello(cluster: &Cluster, replica: u64, incarnation: u32) -> Vec<u8> {
     let id = u128::from_str_radix(&cluster.cluster_id, 16).unwrap();
     let hello = Hello {
@@ -78,6 +89,7 @@ fn hello(cluster: &Cluster, replica: u64, incarnation: u32) -> Vec<u8> {
         replica,
         incarnation,
         protocol: PROTOCOL_VERSION,
+        members: members(cluster),
         agreed: Vec::new(),
     };
     let mut bytes = Vec::new();

@@ -92,6 +92,12 @@ impl Engine {
         Some((from, PyBytes::new(py, &bytes).unbind()))
     }
 
+    /// Ask the leader about the members, or to change them, in JSON; the event
+    /// `answer` has the same number.
+    fn ask(&self, number: u64, question: &str) {
+        self.inner.ask(number, question);
+    }
+
     /// Have the program stand still at the end of an epoch.
     fn park(&self) {
         self.inner.park();

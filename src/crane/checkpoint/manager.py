@@ -74,7 +74,10 @@ class Manager:
         return [one for one in self._replicas() if one != self._config.id]
 
     def _replicas(self) -> list[int]:
-        return sorted(int(one) for one in self._config.peers)
+        """Who takes part as far as this replica knows, itself included."""
+        status = self._life.status() if self._life is not None else {}
+        others: list[int] = status.get("members", {}).get("peers", [])
+        return sorted({self._config.id, *others})
 
     def _send(self, to: int, mail: bytes) -> None:
         if self._life is not None and self._life.engine is not None:

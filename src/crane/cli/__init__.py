@@ -24,6 +24,7 @@ _COMMANDS = {
     "kill": "crane.cli.control",
     "list": "crane.cli.show",
     "logs": "crane.cli.show",
+    "member": "crane.cli.member",
     "node": "crane.cli.node",
     "pause": "crane.cli.control",
     "restart": "crane.cli.control",
@@ -32,6 +33,7 @@ _COMMANDS = {
     "signal": "crane.cli.control",
     "status": "crane.cli.show",
     "stop": "crane.cli.control",
+    "transfer": "crane.cli.member",
     "verify": "crane.cli.verify",
 }
 

@@ -6,6 +6,7 @@ import click
 
 from crane import control, registry, terminal
 from crane.cli.options import name_option, replica_argument
+from crane.errors import UsageError
 
 
 @click.command("kill")
@@ -36,11 +37,21 @@ def resume_command(replica: int, name: str | None) -> None:
 
 
 @click.command("restart")
-@replica_argument
+@click.argument("replica", type=click.IntRange(min=1), required=False)
+@click.option("--rolling", is_flag=True, help="All replicas, one after the other, the leader last.")
 @name_option
-def restart_command(replica: int, name: str | None) -> None:
+def restart_command(replica: int | None, rolling: bool, name: str | None) -> None:
     """Start REPLICA again from its own log."""
-    control.restart(registry.choose(name), replica)
+    if rolling == (replica is not None):
+        raise UsageError("give a replica's number, or --rolling for all of them")
+    directory = registry.choose(name)
+    if replica is None:
+        from crane.members import changes
+
+        changes.rolling_restart(directory, terminal.say)
+        terminal.say("all replicas were restarted")
+        return
+    control.restart(directory, replica)
     terminal.say(f"replica {replica} is back")
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import click
 
-from crane import environment, ownership, program, terminal
+from crane import config, environment, ownership, program, terminal
 from crane.cli.options import NAME, private_option, share_option
 from crane.cluster import default_name
 from crane.config import Durability, NodeConfig
@@ -65,7 +65,7 @@ _DAYS = 730
     "--replica",
     "numbers",
     multiple=True,
-    type=click.IntRange(1, 64),
+    type=click.IntRange(1, config.LAST_REPLICA),
     help="With --renew: only this replica's; also of one that is new.",
 )
 @click.option(

@@ -7,12 +7,14 @@
 
 use raft::eraftpb::HardState;
 
+use super::members::Memberships;
 use super::meta::{self, Base};
 use super::record::{self, Encoder, Position};
 use super::{LogStore, segment};
 use crate::config::Checkpoint;
 use crate::disk::{Disk, DiskFile};
 use crate::error::Error;
+use crate::membership::Membership;
 
 impl<D: Disk> LogStore<D> {
     /// Drops segments that hold nothing behind entry `to`, which a checkpoint
@@ -41,6 +43,8 @@ impl<D: Disk> LogStore<D> {
     fn begin_at(&mut self, start: Base) -> Result<(), Error> {
         let old = self.meta.base.segment;
         self.meta.base = start;
+        self.memberships.begin_at(start.index);
+        self.meta.membership = self.memberships.first().clone();
         self.meta.save(&mut self.disk)?;
         self.starts.retain(|one| one.segment >= start.segment);
         self.reading.replace(None);
@@ -60,10 +64,17 @@ impl<D: Disk> LogStore<D> {
     /// # Errors
     /// [`Error::Refused`] if the log begins after the checkpoint, and when the
     /// disk fails.
-    pub(super) fn begin_from(&mut self, checkpoint: Option<Checkpoint>) -> Result<(), Error> {
+    pub(super) fn begin_from(
+        &mut self,
+        checkpoint: Option<Checkpoint>,
+        membership: Option<&Membership>,
+    ) -> Result<(), Error> {
         if let Some(Checkpoint { index, term }) = checkpoint {
             self.needs(index)?;
             if self.index.term(index) != Some(term) {
+                if let Some(known) = membership {
+                    self.memberships = Memberships::new(known.clone());
+                }
                 self.begin_after(index, term)?;
             }
             self.hard.commit = self.hard.commit.max(index);

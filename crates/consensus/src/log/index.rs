@@ -1,10 +1,11 @@
 //! Where every entry is, and the recent ones themselves.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use raft::eraftpb::Entry;
 
 use super::record::{self, Position};
+use crate::membership::is_change;
 
 /// Positions of all entries (eight bytes each), terms as runs, and a bounded
 /// window of the newest entries.
@@ -21,6 +22,8 @@ pub(crate) struct Index {
     recent: VecDeque<Entry>,
     recent_bytes: usize,
     limit: usize,
+    /// Entries that change the members; they are few.
+    changes: BTreeMap<u64, Entry>,
 }
 
 impl Index {
@@ -32,6 +35,7 @@ impl Index {
             recent: VecDeque::new(),
             recent_bytes: 0,
             limit,
+            changes: BTreeMap::new(),
         }
     }
 
@@ -83,12 +87,18 @@ impl Index {
         self.positions.drain(..(base - self.base.0) as usize);
         let ended = self.terms.partition_point(|run| run.0 <= base);
         self.terms.drain(..ended);
+        self.changes = self.changes.split_off(&(base + 1));
         self.base = (base, term);
         while self.recent.front().is_some_and(|e| e.index <= base) {
             if let Some(old) = self.recent.pop_front() {
                 self.recent_bytes -= record::entry_size(&old);
             }
         }
+    }
+
+    /// The entries behind `index` that change the members, in order.
+    pub(crate) fn changes_after(&self, index: u64) -> impl DoubleEndedIterator<Item = &Entry> {
+        self.changes.range(index + 1..).map(|(_, entry)| entry)
     }
 
     /// The entry, if it is among the recent ones.
@@ -109,6 +119,9 @@ impl Index {
             self.terms.push((entry.index, entry.term));
         }
         self.positions.push(at);
+        if is_change(&entry) {
+            self.changes.insert(entry.index, entry.clone());
+        }
         self.recent_bytes += record::entry_size(&entry);
         self.recent.push_back(entry);
         // One is always kept: the core looks at the newest all the time.
@@ -123,6 +136,7 @@ impl Index {
     fn cut(&mut self, index: u64) {
         self.positions.truncate((index - 1 - self.base.0) as usize);
         self.terms.retain(|run| run.0 < index);
+        self.changes.split_off(&index);
         while self.recent.back().is_some_and(|e| e.index >= index) {
             if let Some(old) = self.recent.pop_back() {
                 self.recent_bytes -= record::entry_size(&old);

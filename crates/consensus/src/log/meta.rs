@@ -5,10 +5,11 @@
 
 use crate::disk::{Disk, DiskFile};
 use crate::error::Error;
+use crate::membership::Membership;
 use crate::node::Standing;
 
 /// The format of the whole directory.
-pub(crate) const VERSION: u32 = 2;
+pub(crate) const VERSION: u32 = 3;
 pub(crate) const NAME: &str = "meta";
 const TEMPORARY: &str = "meta.tmp";
 const MAGIC: &[u8; 8] = b"CRANELOG";
@@ -52,8 +53,8 @@ impl Base {
 pub(crate) struct Meta {
     pub(crate) cluster_id: [u8; 16],
     pub(crate) replica: u64,
-    /// Sorted.
-    pub(crate) peers: Vec<u64>,
+    /// Who took part where the log begins.
+    pub(crate) membership: Membership,
     /// How often the directory was opened.
     pub(crate) incarnation: u32,
     /// Grows when the replica begins again from an empty directory.
@@ -106,10 +107,9 @@ impl Meta {
         ] {
             out.extend_from_slice(&word.to_le_bytes());
         }
-        out.extend_from_slice(&(self.peers.len() as u32).to_le_bytes());
-        for peer in &self.peers {
-            out.extend_from_slice(&peer.to_le_bytes());
-        }
+        let membership = self.membership.encode();
+        out.extend_from_slice(&(membership.len() as u32).to_le_bytes());
+        out.extend_from_slice(&membership);
         let crc = crc32c::crc32c(&out);
         out.extend_from_slice(&crc.to_le_bytes());
         out
@@ -161,12 +161,13 @@ impl Meta {
             vote: fields.u64()?,
             commit: fields.u64()?,
         };
-        let count = fields.u32()?;
-        let peers = (0..count).map(|_| fields.u64()).collect::<Result<_, _>>()?;
+        let len = fields.u32()? as usize;
+        let membership = fields.0.get(..len).ok_or("it is too short")?;
+        let membership = Membership::decode(membership)?;
         Ok(Self {
             cluster_id,
             replica,
-            peers,
+            membership,
             incarnation,
             life,
             seed,

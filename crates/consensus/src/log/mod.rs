@@ -22,6 +22,7 @@
 
 pub(crate) mod cut;
 pub(crate) mod index;
+mod members;
 pub(crate) mod meta;
 pub(crate) mod record;
 mod recover;
@@ -33,12 +34,14 @@ use std::cell::RefCell;
 use raft::eraftpb::{Entry, HardState};
 
 use self::index::Index;
+use self::members::Memberships;
 use self::meta::{Base, Meta};
 use self::record::{Encoder, Position};
 use self::segment::Spare;
 use crate::config::{Checkpoint, Config, Durability};
 use crate::disk::{Disk, DiskFile};
 use crate::error::Error;
+use crate::membership::Membership;
 use crate::node::Standing;
 
 /// What [`LogStore::open`] needs to know.
@@ -48,8 +51,10 @@ pub struct StoreConfig {
     pub cluster_id: [u8; 16],
     /// Must match the directory's.
     pub replica: u64,
-    /// Must match the directory's, in any order.
+    /// See [`Config::peers`]; for an empty directory.
     pub peers: Vec<u64>,
+    /// See [`Config::join`].
+    pub join: bool,
     /// Whether [`LogStore::write`] syncs.
     pub durability: Durability,
     /// See [`Config::new_cluster`].
@@ -58,6 +63,8 @@ pub struct StoreConfig {
     pub accept_memory_loss: bool,
     /// See [`Config::checkpoint`].
     pub checkpoint: Option<Checkpoint>,
+    /// See [`Config::membership`].
+    pub membership: Option<Membership>,
     /// Bytes of a segment file.
     pub segment_bytes: u64,
     /// Bytes of recent entries kept in memory.
@@ -70,10 +77,12 @@ impl From<&Config> for StoreConfig {
             cluster_id: config.cluster_id,
             replica: config.id,
             peers: config.peers.clone(),
+            join: config.join,
             durability: config.durability,
             new_cluster: config.new_cluster,
             accept_memory_loss: config.accept_memory_loss,
             checkpoint: config.checkpoint,
+            membership: config.membership.clone(),
             segment_bytes: config.segment_bytes,
             cache_bytes: config.cache_bytes,
         }
@@ -94,7 +103,7 @@ impl StoreConfig {
                 disk.path_of("")
             )));
         };
-        let mut config = Config::new(meta.replica, meta.peers, meta.cluster_id);
+        let mut config = Config::new(meta.replica, Vec::new(), meta.cluster_id);
         config.accept_memory_loss = true;
         Ok(Self::from(&config))
     }
@@ -138,6 +147,7 @@ pub struct LogStore<D: Disk> {
     /// What was known at the start of each segment, from the first on.
     starts: Vec<Base>,
     checkpoint: Option<Checkpoint>,
+    memberships: Memberships,
     index: Index,
     hard: HardState,
     buffer: Vec<u8>,
@@ -199,6 +209,7 @@ impl<D: Disk> LogStore<D> {
         meta.save(&mut disk)?;
         recovery.entries = index.last() - index.base();
         recovery.incarnation = meta.incarnation;
+        let meta_membership = meta.membership.clone();
         let mut store = Self {
             meta,
             durability: config.durability,
@@ -213,6 +224,7 @@ impl<D: Disk> LogStore<D> {
             spare,
             starts: tail.starts,
             checkpoint: None,
+            memberships: Memberships::new(meta_membership),
             index,
             hard: tail.hard,
             buffer: Vec::new(),
@@ -221,7 +233,8 @@ impl<D: Disk> LogStore<D> {
             read_error: RefCell::new(None),
             disk,
         };
-        store.begin_from(config.checkpoint)?;
+        store.begin_from(config.checkpoint, config.membership.as_ref())?;
+        store.find_memberships()?;
         Ok((store, recovery))
     }
 
@@ -450,12 +463,15 @@ impl<D: Disk> LogStore<D> {
 }
 
 fn new_meta<D: Disk>(config: &StoreConfig, disk: &mut D) -> Meta {
-    let mut peers = config.peers.clone();
-    peers.sort_unstable();
+    let membership = if config.join {
+        Membership::default()
+    } else {
+        Membership::initial(config.peers.iter().copied())
+    };
     let life = disk.new_life();
     let seed = crc32c::crc32c_append(crc32c::crc32c(&config.cluster_id), &life.to_le_bytes());
     // One replica alone has nobody to ask, and nobody it could have misled.
-    let standing = if config.new_cluster || peers.len() == 1 {
+    let standing = if !config.join && (config.new_cluster || config.peers.len() == 1) {
         Standing::Voter
     } else {
         Standing::Asking
@@ -463,7 +479,7 @@ fn new_meta<D: Disk>(config: &StoreConfig, disk: &mut D) -> Meta {
     Meta {
         cluster_id: config.cluster_id,
         replica: config.replica,
-        peers,
+        membership,
         incarnation: 0,
         life,
         seed,
@@ -517,14 +533,6 @@ fn check<D: Disk>(meta: &Meta, config: &StoreConfig, disk: &D) -> Result<(), Err
         return Err(Error::Refused(format!(
             "{path} belongs to replica {}, not to replica {}: give each replica its own state directory",
             meta.replica, config.replica
-        )));
-    }
-    let mut peers = config.peers.clone();
-    peers.sort_unstable();
-    if meta.peers != peers {
-        return Err(Error::Refused(format!(
-            "{path} is of a cluster with the replicas {:?}, not {peers:?}: the replicas of a cluster cannot be changed yet, start it with the old ones",
-            meta.peers
         )));
     }
     if meta.unsynced && meta.boot != disk.boot_id() && !config.accept_memory_loss {

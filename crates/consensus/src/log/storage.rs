@@ -1,6 +1,6 @@
 //! The log as the consensus core reads it.
 
-use raft::eraftpb::{ConfState, Entry, HardState, Snapshot};
+use raft::eraftpb::{Entry, HardState, Snapshot};
 use raft::{GetEntriesContext, RaftState, Storage, StorageError};
 
 use super::LogStore;
@@ -145,11 +145,7 @@ impl<D: Disk> Storage for LogStore<D> {
                 commit: hard.commit,
             };
         }
-        let conf = ConfState {
-            voters: self.meta.peers.clone(),
-            ..ConfState::default()
-        };
-        Ok(RaftState::new(hard, conf))
+        Ok(RaftState::new(hard, self.membership().conf_state()))
     }
 
     fn entries(
@@ -202,10 +198,8 @@ impl<D: Disk> Storage for LogStore<D> {
         let metadata = snapshot.mut_metadata();
         metadata.index = checkpoint.index;
         metadata.term = checkpoint.term;
-        metadata
-            .mut_conf_state()
-            .voters
-            .clone_from(&self.meta.peers);
+        let membership = self.membership_at(checkpoint.index);
+        *metadata.mut_conf_state() = membership.conf_state();
         Ok(snapshot)
     }
 }

@@ -1,11 +1,12 @@
 //! One replica's part in the agreement.
 
+mod members;
 mod output;
 mod process;
 mod receive;
 mod standing;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 
 use raft::eraftpb::{Entry, Message};
 use raft::{RawNode, SnapshotStatus, StateRole};
@@ -32,6 +33,8 @@ pub struct PeerProgress {
     pub matched: u64,
     /// It was heard from within the last election time-out.
     pub recent_active: bool,
+    /// It gets the log and does not decide.
+    pub learner: bool,
 }
 
 /// A replica of the log: the consensus core, its disk, and the cursor of what
@@ -49,7 +52,9 @@ pub struct PeerProgress {
 pub struct Node<D: Disk> {
     raw: RawNode<LogStore<D>>,
     id: u64,
-    peers: Vec<u64>,
+    /// Whom to ask besides those who take part: the other replicas of the
+    /// configuration, and whoever spoke to this one.
+    seeds: Vec<u64>,
     heartbeat_ticks: usize,
     election_ticks: usize,
     max_entry_bytes: usize,
@@ -61,6 +66,8 @@ pub struct Node<D: Disk> {
     cut: bool,
     /// The latest life heard of, by replica.
     lives: HashMap<u64, u64>,
+    /// The life in which each replica last said that it takes full part.
+    ready: HashMap<u64, u64>,
     /// Questions and answers that wait to be sent.
     outbox: VecDeque<Message>,
     /// What `role_changed` last said.
@@ -120,7 +127,7 @@ impl<D: Disk> Node<D> {
         let mut node = Self {
             told: (Role::Follower, raw.raft.term, None),
             id: config.id,
-            peers: others,
+            seeds: others,
             heartbeat_ticks: config.heartbeat_ticks,
             election_ticks: config.election_ticks,
             max_entry_bytes: config.max_entry_bytes,
@@ -129,6 +136,7 @@ impl<D: Disk> Node<D> {
             inquiry: Inquiry::default(),
             cut: recovery.truncated_bytes > 0,
             lives: HashMap::new(),
+            ready: HashMap::new(),
             outbox: VecDeque::new(),
             cursor: config.checkpoint.map_or(0, |from| from.index),
             page: VecDeque::new(),
@@ -167,6 +175,7 @@ impl<D: Disk> Node<D> {
         self.tell_of_checkpoints_again();
         if self.standing == Standing::Voter {
             self.raw.tick();
+            self.follow_up();
         } else {
             // Ticks drive only elections in a follower, so the core gets none.
             self.inquiry.ticks += 1;
@@ -215,7 +224,7 @@ impl<D: Disk> Node<D> {
     /// leader. Proposals are `Busy` meanwhile, for one election time-out at
     /// most.
     pub fn transfer_leader(&mut self, id: u64) {
-        if self.is_leader() && self.peers.contains(&id) {
+        if self.is_leader() && self.membership().voters.incoming.contains(&id) {
             self.raw.transfer_leader(id);
         }
     }
@@ -373,14 +382,15 @@ impl<D: Disk> Node<D> {
             return Vec::new();
         }
         let prs = self.raw.raft.prs();
-        let progress = |id: &u64| {
-            prs.get(*id).map(|p| PeerProgress {
-                id: *id,
+        let progress = |id: u64| {
+            prs.get(id).map(|p| PeerProgress {
+                id,
                 matched: p.matched,
                 recent_active: p.recent_active,
+                learner: !self.membership().is_voter(id),
             })
         };
-        self.peers.iter().filter_map(progress).collect()
+        self.others().into_iter().filter_map(progress).collect()
     }
 
     /// How often this replica's state directory has been opened.
@@ -404,9 +414,20 @@ impl<D: Disk> Node<D> {
     /// The replicas that have not answered a replica which is not a voter.
     #[must_use]
     pub fn unanswered(&self) -> Vec<u64> {
-        let mut missing = self.peers.clone();
+        let mut missing: Vec<u64> = self.others().into_iter().collect();
         missing.retain(|p| self.standing != Standing::Voter && !self.inquiry.has_answer(*p));
         missing
+    }
+
+    /// The other replicas that this one has to do with.
+    fn others(&self) -> BTreeSet<u64> {
+        let mut all = self.membership().members();
+        if self.standing != Standing::Voter {
+            all.extend(&self.seeds);
+            all.extend(self.inquiry.told_of());
+        }
+        all.remove(&self.id);
+        all
     }
 
     fn fail(&mut self, error: Error) {

@@ -3,6 +3,8 @@
 use raft::StateRole;
 use raft::eraftpb::Message;
 
+use crate::membership::Membership;
+
 /// The part a replica plays at the moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Role {
@@ -40,11 +42,16 @@ pub trait Output {
     /// Entry `index` is committed. Called once for each index after each open,
     /// in order and without gaps, from [`Config::applied`](crate::Config::applied)
     /// plus one. `data` is empty for the entry by which a leader begins its
-    /// term.
+    /// term, and for those that change the members.
     fn committed(&mut self, index: u64, term: u64, data: &[u8]);
 
     /// The replica's role, its term or the leader it knows has changed.
     fn role_changed(&mut self, role: Role, term: u64, leader: Option<u64>);
+
+    /// Who takes part has changed, by an entry that may be handed over later.
+    fn membership_changed(&mut self, now: &Membership) {
+        let _ = now;
+    }
 
     /// The log of the leader begins behind the end of this replica's: it can only
     /// go on from a checkpoint of at least entry `index`, which other replicas

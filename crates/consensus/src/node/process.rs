@@ -1,11 +1,12 @@
 //! The loop that keeps messages, disk and committed entries in order.
 
 use raft::ProgressState;
-use raft::eraftpb::{EntryType, HardState, Message, MessageType};
+use raft::eraftpb::{Entry, HardState, Message, MessageType};
 
 use super::{Node, Output, Standing};
 use crate::disk::Disk;
 use crate::error::Error;
+use crate::membership::is_change;
 
 /// Ticks after which a commit index is written that no entry took along.
 const COMMIT_WAITS: u64 = 40;
@@ -93,12 +94,12 @@ impl<D: Disk> Node<D> {
         for msg in ready.take_persisted_messages() {
             self.send(out, msg);
         }
-        self.note_committed(&ready.take_committed_entries())?;
+        self.note_committed(out, &ready.take_committed_entries())?;
         let mut light = self.raw.advance_append(ready);
         for msg in light.take_messages() {
             self.send(out, msg);
         }
-        self.note_committed(&light.take_committed_entries())?;
+        self.note_committed(out, &light.take_committed_entries())?;
         self.raw.advance_apply();
         if let Some(e) = self.raw.store().take_read_error() {
             return Err(e.fatal());
@@ -119,13 +120,14 @@ impl<D: Disk> Node<D> {
         (promised || (writing && now.commit > self.commit_written)).then_some(now)
     }
 
-    fn note_committed(&mut self, entries: &[raft::eraftpb::Entry]) -> Result<(), Error> {
+    fn note_committed(
+        &mut self,
+        out: &mut dyn Output,
+        entries: &[raft::eraftpb::Entry],
+    ) -> Result<(), Error> {
         for entry in entries {
-            if entry.entry_type() != EntryType::EntryNormal {
-                return Err(Error::Fatal(format!(
-                    "entry {} changes the cluster's replicas, which this version does not know: start the version that wrote it",
-                    entry.index
-                )));
+            if is_change(entry) {
+                self.change_committed(out, entry)?;
             }
             self.deliverable = entry.index;
         }
@@ -162,7 +164,7 @@ impl<D: Disk> Node<D> {
             let index = self.cursor + 1;
             if let Some(entry) = self.raw.store().recent(index) {
                 self.page.clear();
-                out.committed(index, entry.term, &entry.data);
+                out.committed(index, entry.term, for_program(entry));
                 bytes += entry.data.len() as u64 + 1;
             } else {
                 if self.page.front().is_none_or(|e| e.index != index) {
@@ -175,7 +177,7 @@ impl<D: Disk> Node<D> {
                         "committed entry {index} is not in the log: remove this replica's `log` directory and restart it, it will catch up from the leader"
                     )));
                 };
-                out.committed(index, entry.term, &entry.data);
+                out.committed(index, entry.term, for_program(&entry));
                 bytes += entry.data.len() as u64 + 1;
             }
             self.cursor = index;
@@ -217,4 +219,9 @@ impl<D: Disk> Node<D> {
             out.role_changed(now.0, now.1, now.2);
         }
     }
+}
+
+/// What of an entry the owner is handed: nothing of one that changes the members.
+fn for_program(entry: &Entry) -> &[u8] {
+    if is_change(entry) { &[] } else { &entry.data }
 }

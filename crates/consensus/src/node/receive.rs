@@ -20,8 +20,12 @@ impl<D: Disk> Node<D> {
         if let Some(reason) = &self.failure {
             return Err(Error::Fatal(reason.clone()));
         }
-        if msg.to != self.id || !self.peers.contains(&msg.from) {
+        if msg.to != self.id || msg.from == self.id || msg.from == 0 {
             return Ok(());
+        }
+        // Who lost its directory may know nobody any more who takes part.
+        if self.standing != Standing::Voter && !self.seeds.contains(&msg.from) {
+            self.seeds.push(msg.from);
         }
         // The field is one the core would read as a priority.
         let life = std::mem::take(&mut msg.deprecated_priority);
@@ -81,8 +85,8 @@ impl<D: Disk> Node<D> {
             progress.matched = 0;
             progress.committed_index = 0;
             progress.become_probe();
+            self.raw.raft.send_append(id);
         }
-        self.raw.raft.send_append(id);
     }
 
     fn answer(&mut self, question: &Message, life: u64) {
@@ -91,9 +95,9 @@ impl<D: Disk> Node<D> {
             question,
             life,
             known,
-            self.raw.raft.term,
-            self.last_index(),
+            (self.raw.raft.term, self.last_index()),
             self.standing,
+            (self.membership(), self.log().pending_membership()),
         );
         self.outbox.push_back(answer);
     }
@@ -102,9 +106,9 @@ impl<D: Disk> Node<D> {
     /// everybody: the answers of an empty cluster change.
     pub(super) fn ask(&mut self) {
         self.inquiry.ticks = 0;
-        for peer in &self.peers {
-            if self.standing == Standing::Asking || !self.inquiry.has_answer(*peer) {
-                self.outbox.push_back(standing::question(self.id, *peer));
+        for peer in self.others() {
+            if self.standing == Standing::Asking || !self.inquiry.has_answer(peer) {
+                self.outbox.push_back(standing::question(self.id, peer));
             }
         }
     }
@@ -127,16 +131,25 @@ impl<D: Disk> Node<D> {
 
     fn take_answer(&mut self, msg: &Message) -> Result<(), Error> {
         if self.standing == Standing::Voter {
+            self.hear_of_learner(msg);
             return Ok(());
         }
         let life = self.raw.store().meta().life;
-        let verdict = self.inquiry.take(msg, life, self.peers.len());
+        let own = (self.id, self.raw.store().membership());
+        let verdict = self.inquiry.take(msg, life, own);
+        if let Some(newest) = self.inquiry.newest()
+            && newest.is_removed(self.id)
+            && newest.index() > self.membership().index()
+        {
+            return Err(self.removed(newest.index()));
+        }
         if self.standing != Standing::Asking {
             return self.rejoin();
         }
-        let Some((standing, floor)) = verdict else {
+        let Some(standing::Verdict { standing, floor }) = verdict else {
             return Ok(());
         };
+        self.begin_with_the_first()?;
         // Durable before the first message of the core is taken.
         self.set_standing(standing, floor)?;
         if self.raw.raft.term < floor {

@@ -18,10 +18,12 @@ fn config() -> StoreConfig {
         cluster_id: CLUSTER,
         replica: 1,
         peers: vec![1, 2, 3],
+        join: false,
         durability: Durability::Disk,
         new_cluster: true,
         accept_memory_loss: false,
         checkpoint: None,
+        membership: None,
         segment_bytes: 4096,
         cache_bytes: 600,
     }

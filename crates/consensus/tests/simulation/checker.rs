@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crane_consensus::{Node, Role, SimDisk};
+use crane_consensus::{EntryType, Membership, Node, Role, SimDisk};
 
 #[derive(Debug, PartialEq, Eq)]
 struct Committed {
@@ -17,6 +17,7 @@ struct Committed {
 pub struct Checker {
     log: Vec<Committed>,
     leaders: BTreeMap<u64, u64>,
+    memberships: BTreeMap<u64, Membership>,
 }
 
 impl Checker {
@@ -66,6 +67,16 @@ impl Checker {
         }
     }
 
+    /// Replica `id` says who takes part from an entry on.
+    pub fn membership(&mut self, id: u64, now: &Membership) {
+        let known = self.memberships.entry(now.index());
+        let agreed = known.or_insert_with(|| now.clone());
+        assert!(
+            agreed == now,
+            "safety: replica {id} has {now:?}, agreed was {agreed:?}"
+        );
+    }
+
     /// Replica `id` said it plays `role` in `term`.
     pub fn role(&mut self, id: u64, role: Role, term: u64) {
         if role == Role::Leader {
@@ -110,8 +121,9 @@ impl Checker {
         let agreed = &self.log[base as usize..];
         assert_eq!(all.len(), agreed.len(), "safety: entries are missing");
         for (entry, agreed) in all.iter().zip(agreed) {
+            let changes = entry.entry_type() != EntryType::EntryNormal;
             assert!(
-                entry.term == agreed.term && entry.data == agreed.data,
+                entry.term == agreed.term && (changes || entry.data == agreed.data),
                 "safety: replica {} holds another entry {}",
                 node.id(),
                 entry.index

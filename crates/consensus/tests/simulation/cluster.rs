@@ -1,12 +1,14 @@
 //! Replicas, their clocks and disks, and what befalls them.
 
 use crane_consensus::{
-    Checkpoint, Config, Error, Message, Node, Output, ProposeError, Role, SimDisk, Standing,
+    Checkpoint, Config, Error, Membership, Message, Node, Output, ProposeError, Role, SimDisk,
+    Standing,
 };
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use crate::checker::Checker;
+use crate::members;
 use crate::network::{Network, Weather, pick};
 
 /// Steps of trouble in one seed.
@@ -22,6 +24,8 @@ pub struct Scenario {
     pub wipes: bool,
     /// Replicas make checkpoints and cut their logs behind them.
     pub cuts: bool,
+    /// Replicas are added, replaced and removed.
+    pub changes: bool,
     /// Planted: disks confirm syncs without doing them.
     pub lying_disks: bool,
     /// Planted: a replica that lost its disk votes at once.
@@ -43,6 +47,7 @@ impl Default for Scenario {
             replicas: 3,
             wipes: false,
             cuts: false,
+            changes: false,
             lying_disks: false,
             forgetful_voters: false,
             must_recover: true,
@@ -62,6 +67,7 @@ pub struct Figures {
     pub busy: u64,
     pub cuts: u64,
     pub fetched: u64,
+    pub changes: u64,
 }
 
 impl Figures {
@@ -75,12 +81,13 @@ impl Figures {
         self.busy += other.busy;
         self.cuts += other.cuts;
         self.fetched += other.fetched;
+        self.changes += other.changes;
     }
 }
 
-struct Replica {
+pub struct Replica {
     disk: SimDisk,
-    node: Option<Node<SimDisk>>,
+    pub node: Option<Node<SimDisk>>,
     /// The index whose turn it is to be handed over.
     next: u64,
     /// Steps between ticks: clocks differ.
@@ -92,19 +99,22 @@ struct Replica {
     led: bool,
     /// What it can start from; kept beside the log, and lost with the disk.
     checkpoint: Option<Checkpoint>,
+    membership: Option<Membership>,
+    /// It was removed and knows it.
+    pub gone: bool,
     /// It cannot go on without a checkpoint of this entry or a later one.
     wants: Option<u64>,
 }
 
 pub struct Cluster<'s> {
-    scenario: &'s Scenario,
-    rng: StdRng,
+    pub scenario: &'s Scenario,
+    pub rng: StdRng,
     network: Network,
-    replicas: Vec<Replica>,
+    pub replicas: Vec<Replica>,
     checker: Checker,
     now: u64,
     proposals: u64,
-    figures: Figures,
+    pub figures: Figures,
 }
 
 /// Collects what one `process` call produces.
@@ -136,6 +146,10 @@ impl Output for Collect<'_> {
         self.checker.role(self.id, role, term);
     }
 
+    fn membership_changed(&mut self, now: &Membership) {
+        self.checker.membership(self.id, now);
+    }
+
     fn needs_checkpoint(&mut self, index: u64) {
         *self.wants = Some(index);
     }
@@ -148,7 +162,7 @@ impl Output for Collect<'_> {
 impl<'s> Cluster<'s> {
     pub fn new(scenario: &'s Scenario, seed: u64) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
-        let replicas = (0..scenario.replicas)
+        let replicas = (0..members::count(scenario))
             .map(|_| {
                 let disk = SimDisk::new();
                 disk.set_lying(scenario.lying_disks);
@@ -161,6 +175,8 @@ impl<'s> Cluster<'s> {
                     may_fail: false,
                     led: false,
                     checkpoint: None,
+                    membership: None,
+                    gone: false,
                     wants: None,
                 }
             })
@@ -182,10 +198,13 @@ impl<'s> Cluster<'s> {
     }
 
     fn config(&mut self, at: usize) -> Config {
-        let peers = (1..=self.scenario.replicas).collect();
-        let mut config = Config::new(at as u64 + 1, peers, [7; 16]);
+        let mut config = members::config(self.scenario, at as u64 + 1, [7; 16]);
+        if let Some(peers) = self.told_of(at as u64 + 1) {
+            config.peers = peers;
+        }
         config.seed = Some(self.rng.random());
         config.checkpoint = self.replicas[at].checkpoint;
+        config.membership.clone_from(&self.replicas[at].membership);
         config.new_cluster = self.scenario.forgetful_voters;
         // Small limits, so that every limit is met.
         config.segment_bytes = 4096;
@@ -235,6 +254,10 @@ impl<'s> Cluster<'s> {
 
     /// Deals with an error of a node: it is over, one way or another.
     fn ended(&mut self, at: usize, error: &Error) {
+        if members::is_removed(error) {
+            self.replicas[at].gone = true;
+            return self.crash(at, false);
+        }
         assert!(
             self.replicas[at].may_fail || self.scenario.is_planted(),
             "stopped: replica {} stopped: {error}",
@@ -332,6 +355,7 @@ impl<'s> Cluster<'s> {
             let index = node.applied();
             let term = node.log().term_at(index).expect("it was handed over");
             replica.checkpoint = Some(Checkpoint { index, term });
+            replica.membership = Some(node.log().membership_at(index).clone());
             node.checkpointed(index);
         } else if let Some(from) = replica.checkpoint {
             self.figures.cuts += 1;
@@ -347,13 +371,16 @@ impl<'s> Cluster<'s> {
         let Some(wanted) = self.replicas[at].wants.take() else {
             return;
         };
-        let others = self.replicas.iter().filter_map(|other| other.checkpoint);
-        if let Some(found) = others
-            .filter(|found| found.index >= wanted)
-            .max_by_key(|c| c.index)
+        let others = self.replicas.iter();
+        let others = others.filter_map(|other| Some((other.checkpoint?, &other.membership)));
+        if let Some((found, membership)) = others
+            .filter(|(found, _)| found.index >= wanted)
+            .max_by_key(|(found, _)| found.index)
         {
+            let membership = membership.clone();
             self.crash(at, false);
             self.replicas[at].checkpoint = Some(found);
+            self.replicas[at].membership = membership;
             self.figures.fetched += 1;
             self.start(at);
         }
@@ -398,7 +425,7 @@ impl<'s> Cluster<'s> {
             match self.rng.random_range(0..2000) {
                 0..10 => self
                     .network
-                    .partition(&mut self.rng, self.scenario.replicas),
+                    .partition(&mut self.rng, self.replicas.len() as u64),
                 10..30 => self.network.heal(),
                 30..36 => self.network.weather = Weather::draw(&mut self.rng),
                 36..42 => self.crash(at, true),
@@ -415,7 +442,7 @@ impl<'s> Cluster<'s> {
                 }
                 54..57 => self.replicas[at].paused_until = self.now + self.rng.random_range(0..500),
                 57..60 => {
-                    let to = self.rng.random_range(1..=self.scenario.replicas);
+                    let to = self.rng.random_range(1..=self.replicas.len() as u64);
                     if let Some(node) = &mut self.replicas[at].node {
                         node.transfer_leader(to);
                     }
@@ -430,13 +457,14 @@ impl<'s> Cluster<'s> {
                 67 => (0..self.replicas.len()).for_each(|at| self.crash(at, true)),
                 75..155 => self.start_if_down(at),
                 155..215 => self.checkpoint_or_cut(at),
+                215..275 => self.change_members(),
                 _ => {}
             }
         }
     }
 
     fn start_if_down(&mut self, at: usize) {
-        if self.replicas[at].node.is_none() {
+        if self.replicas[at].node.is_none() && !self.replicas[at].gone {
             self.start(at);
         }
     }
@@ -448,11 +476,15 @@ impl<'s> Cluster<'s> {
             let node = r.node.as_ref();
             node.is_some_and(|n| n.standing() == Standing::Voter)
         };
-        let mut others = self.replicas.iter().enumerate().filter(|(i, _)| *i != at);
+        let members = self.members();
+        let member = |i: usize| members.contains(&(i as u64 + 1));
+        let others = self.replicas.iter().enumerate();
+        let mut others = others.filter(|(i, _)| *i != at && member(*i));
         if self.scenario.wipes && others.all(|(_, r)| well(r)) {
             self.crash(at, true);
             self.replicas[at].disk.wipe();
             self.replicas[at].checkpoint = None;
+            self.replicas[at].membership = None;
             self.figures.wipes += 1;
         }
     }
@@ -489,7 +521,11 @@ impl<'s> Cluster<'s> {
                         .is_some_and(|n| n.standing() == Standing::Voter && n.backlog() == 0)
                         && r.next > self.checker.committed_len()
                 };
-                if self.checker.committed_len() > from && self.replicas.iter().all(done) {
+                let members = self.members();
+                let mut all = (1..)
+                    .zip(&self.replicas)
+                    .filter(|(id, _)| members.contains(id));
+                if self.checker.committed_len() > from && all.all(|(_, r)| done(r)) {
                     break;
                 }
                 // A proposal may be lost with its leader: try another.
@@ -503,8 +539,11 @@ impl<'s> Cluster<'s> {
                 self.states()
             );
         }
+        let members = self.members();
         for replica in &self.replicas {
-            if let Some(node) = &replica.node {
+            if let Some(node) = &replica.node
+                && members.contains(&node.id())
+            {
                 self.checker.holds_all(node);
             }
         }
@@ -514,7 +553,8 @@ impl<'s> Cluster<'s> {
         let state = |r: &Replica| match &r.node {
             None => "down".to_owned(),
             Some(n) => format!(
-                "{:?} term {} leader {:?} commit {}/{} applied {} {:?} {:?}",
+                "{} {:?} term {} leader {:?} commit {}/{} applied {} {:?} {:?} {:?}",
+                n.id(),
                 n.role(),
                 n.term(),
                 n.leader(),
@@ -522,7 +562,8 @@ impl<'s> Cluster<'s> {
                 n.last_index(),
                 n.applied(),
                 n.standing(),
-                n.progress()
+                n.progress(),
+                n.membership()
             ),
         };
         self.replicas.iter().map(state).collect()

@@ -6,6 +6,7 @@
 
 mod checker;
 mod cluster;
+mod members;
 mod network;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -40,9 +41,13 @@ fn run(scenario: &Scenario, seed: u64) -> Result<cluster::Figures, String> {
 
 /// Runs all seeds of a scenario and expects every one to pass.
 fn expect_safe(test: &str, scenario: &Scenario) {
+    expect_seeds(test, scenario, SEEDS);
+}
+
+fn expect_seeds(test: &str, scenario: &Scenario, usual: u64) {
     let seeds = match setting("CRANE_SIM_SEED") {
         Some(seed) => seed..seed + 1,
-        None => 0..setting("CRANE_SIM_SEEDS").unwrap_or(SEEDS),
+        None => 0..setting("CRANE_SIM_SEEDS").unwrap_or(usual),
     };
     let mut total = cluster::Figures::default();
     for seed in seeds.clone() {
@@ -127,11 +132,30 @@ fn logs_that_are_cut_and_replicas_that_start_from_checkpoints_keep_every_promise
 }
 
 #[test]
+fn replicas_come_and_go_without_breaking_promises() {
+    for (replicas, cuts) in [(3, false), (1, false), (3, true), (5, true)] {
+        expect_seeds(
+            "replicas_come_and_go_without_breaking_promises",
+            &Scenario {
+                replicas,
+                cuts,
+                // A disk of one replica alone is a majority of them.
+                wipes: replicas > 1,
+                changes: true,
+                ..Scenario::default()
+            },
+            SEEDS / 4,
+        );
+    }
+}
+
+#[test]
 fn a_seed_repeats_exactly() {
     let scenario = Scenario {
         replicas: 5,
         wipes: true,
         cuts: true,
+        changes: true,
         ..Scenario::default()
     };
     let first = run(&scenario, 7);

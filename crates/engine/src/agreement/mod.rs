@@ -216,6 +216,19 @@ impl Comparing {
         }
     }
 
+    /// A replica is none any more: what it said does not count.
+    pub fn left(&mut self, peer: u8) {
+        self.condemned.remove(&peer);
+        self.later.remove(&peer);
+        self.asked.remove(&peer);
+        if let Some(votes) = &mut self.votes {
+            votes.forget(peer);
+        }
+        if let Some(dispute) = &mut self.dispute {
+            dispute.opinions.forget(peer);
+        }
+    }
+
     /// Takes what `peer` says.
     pub fn hear(
         &mut self,

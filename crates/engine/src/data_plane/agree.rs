@@ -145,13 +145,14 @@ impl<H: Host> DataPlane<'_, H> {
     /// server together with the one before.
     fn spare_followers(&self) -> Vec<u8> {
         let peers = &self.core.peers;
-        let others = peers.ids().count();
-        if peers.ids().any(|id| peers.lost_since(id).is_some()) {
+        let members = self.node.membership();
+        let others = || peers.ids().filter(|id| members.is_voter((*id).into()));
+        if members.is_joint() || peers.ids().any(|id| peers.lost_since(id).is_some()) {
             return Vec::new();
         }
-        let needed = others.div_ceil(2);
-        let without_clients = peers.ids().filter(|id| !self.clients_at.contains(id));
-        without_clients.take(others - needed).collect()
+        let needed = others().count().div_ceil(2);
+        let without_clients = others().filter(|id| !self.clients_at.contains(id));
+        without_clients.take(others().count() - needed).collect()
     }
 
     /// Tells the leader when the first client of this gateway comes or the last
@@ -237,6 +238,10 @@ impl<H: Host> DataPlane<'_, H> {
         self.tell_restart();
         if let Some(index) = self.core.needs_checkpoint.take() {
             self.ask_for_checkpoint(index);
+        }
+        if let Some(members) = self.core.members.take() {
+            self.members_changed(&members)?;
+            more = true;
         }
         if let Some((role, term, leader)) = self.core.change.take() {
             self.role_changed(role, term, leader);

@@ -120,6 +120,8 @@ impl<H: Host> DataPlane<'_, H> {
             return;
         };
         let mut share = Share::new(self.core.applied, done, &self.core.filter);
+        share.cluster = self.config.cluster();
+        share.members = self.node.log().membership_at(share.index).clone();
         self.host.announced(&mut share);
         self.shared.parked.store(true, Ordering::SeqCst);
         self.shared

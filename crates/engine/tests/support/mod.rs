@@ -163,9 +163,17 @@ impl Cluster {
     }
 
     pub fn config(&self, id: u8) -> Value {
+        // One that is added knows one that takes part, and itself.
+        let joins = id > self.options.replicas;
+        let seed = self.running().next();
+        let known = |other: u8| match joins {
+            true => Some(other) == seed || other == id,
+            false => other <= self.options.replicas,
+        };
         let mut peers: BTreeMap<String, String> = self
             .replicas
             .iter()
+            .filter(|(other, _)| known(**other))
             .map(|(id, r)| (id.to_string(), format!("127.0.0.1:{}", r.peer_port)))
             .collect();
         for (_, whom, port) in self.detours.iter().filter(|(who, ..)| *who == id) {
@@ -183,6 +191,7 @@ impl Cluster {
             "name": "test",
             "id": id,
             "peers": peers,
+            "join": joins,
             "listen_host": "127.0.0.1",
             "port_map": { PORT.to_string(): self.client_port(id) },
             "log_dir": self.log_dir(id),
@@ -190,6 +199,53 @@ impl Cluster {
             "durability": self.options.durability,
             "vote": self.options.vote,
         })
+    }
+
+    /// Makes room for a replica that is added later.
+    pub fn prepare_one(&mut self, id: u8) {
+        let ports = free_ports(2);
+        let replica = Replica {
+            server: None,
+            engine: None,
+            peer_port: ports[0],
+            client_port: ports[1],
+        };
+        self.replicas.insert(id, replica);
+    }
+
+    /// What a replica says when its leader is asked.
+    pub fn ask(&self, id: u8, question: &Value) -> Value {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = u64::from(NUMBER.fetch_add(1, Ordering::SeqCst));
+        self.engine(id).ask(number, &question.to_string());
+        let mut answer = Value::Null;
+        wait("an answer", || {
+            let events = self.events(id);
+            let found = events
+                .iter()
+                .find(|e| e["kind"] == "answer" && e["number"] == number);
+            if let Some(found) = found {
+                answer = serde_json::from_str(found["answer"].as_str().unwrap()).unwrap();
+            }
+            found.is_some()
+        });
+        answer
+    }
+
+    /// Asks until the leader does it.
+    pub fn change(&self, id: u8, question: &Value) {
+        wait("a change", || {
+            let answer = self.ask(id, question);
+            let again = answer["again"] == true
+                || answer["error"]
+                    .as_str()
+                    .is_some_and(|e| e.contains("try again"));
+            assert!(
+                again || answer.get("error").is_none(),
+                "{question}: {answer}"
+            );
+            !again
+        });
     }
 
     /// Starts a replica and its server.
