@@ -59,7 +59,11 @@ fn three_become_five_and_three_again() {
     echo(&mut client, "three again");
     // Its id is used for good, and it is told so when it comes back.
     let again = json!({ "ask": "add", "id": 4, "address": "127.0.0.1:9" });
-    let refused = cluster.ask(1, &again);
+    let mut refused = Value::Null;
+    wait("a refusal", || {
+        refused = cluster.ask(1, &again);
+        refused["again"] != true
+    });
     assert!(
         refused["error"]
             .as_str()
