@@ -176,7 +176,7 @@ impl Scribbled {
         let _ = (self.budget.next(), self.budget.is_slow());
         let mut leading = Leading::default();
         for epochs in [0, 1] {
-            leading.begin(&Filter::at([], epochs, 5, true));
+            leading.begin(&Filter::at([], epochs, 5, true, 0));
             let _ = bubble::look(shared, &leading, 1, 1 << 60);
         }
         let _ = holder(header);

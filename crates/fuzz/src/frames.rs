@@ -2,6 +2,7 @@
 
 use crate::Choices;
 use crane_consensus::wire::{self, Frame, FrameReader, WireError};
+use crane_engine::roster::Roster;
 
 /// Bytes of a connection in pieces, as they are and in frames with right
 /// checksums, and all that is read inside of the frames.
@@ -17,7 +18,7 @@ pub fn run(data: &[u8]) {
     }
     let mut bytes = Vec::new();
     while !choices.is_empty() {
-        let kind = choices.byte() % 6;
+        let kind = choices.byte() % 8;
         let len = usize::from(choices.word());
         wire::encode(kind, choices.bytes(len), &mut bytes);
     }
@@ -51,10 +52,19 @@ fn look_into(frame: Frame<'_>) {
             reader.feed(&again);
             assert_eq!(reader.next_frame(), Ok(Some(Frame::Hello(hello.clone()))));
             crane_engine::decoders::agreed(&hello.agreed);
+            look_at_members(&hello.members);
         }
         Frame::Raft(bytes) => drop(wire::decode_raft(bytes)),
         Frame::Gateway(bytes) => crane_engine::decoders::gateway(bytes),
         Frame::Hashes(bytes) => crane_engine::decoders::hashes(bytes),
+        Frame::Members(bytes) => look_at_members(bytes),
         Frame::Other(..) => {}
+    }
+}
+
+/// What is understood is said again in the same way.
+fn look_at_members(bytes: &[u8]) {
+    if let Some(roster) = Roster::decode(bytes) {
+        assert_eq!(Roster::decode(&roster.encode()), Some(roster));
     }
 }

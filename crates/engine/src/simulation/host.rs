@@ -8,7 +8,7 @@ use crate::peers::Arrival;
 use crate::share::Share;
 use crate::shared::Work;
 use crane_consensus::wire::{self, kind};
-use crane_consensus::{Message, SimDisk};
+use crane_consensus::{Membership, Message, SimDisk};
 use crane_gateway::clients::Clients;
 use crane_gateway::socket::Socket;
 use rand::rngs::StdRng;
@@ -265,6 +265,13 @@ fn leave(end: &mut End, leaving: &mut Vec<(u64, Packet)>) {
 impl Links for SimLinks {
     fn ids(&self) -> impl Iterator<Item = u8> + '_ {
         self.ends.keys().copied()
+    }
+
+    /// Nobody comes or goes here.
+    fn set_members(&mut self, _members: &Membership) {}
+
+    fn address(&self, _peer: u8) -> Option<String> {
+        None
     }
 
     fn lost_since(&self, peer: u8) -> Option<Instant> {
