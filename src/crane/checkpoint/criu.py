@@ -27,6 +27,10 @@ PRELOAD = PREFIX / "preload.so"
 """What is preloaded into it, see ``preload.c``."""
 
 
+# Nothing of the node's own, such as another library that is preloaded.
+_PLAIN = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
+
+
 @dataclass(frozen=True, slots=True)
 class Criu:
     """A CRIU that can be used."""
@@ -36,10 +40,7 @@ class Criu:
 
     def environment(self) -> dict[str, str]:
         """The variables that it is run with."""
-        return {
-            "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-            "LD_PRELOAD": str(PRELOAD),
-        }
+        return {**_PLAIN, "LD_PRELOAD": str(PRELOAD)}
 
 
 def _candidates() -> list[Path]:
@@ -55,7 +56,12 @@ def _version(path: Path) -> str | None:
     """What it says of itself; ``None`` when it cannot be executed."""
     try:
         done = subprocess.run(
-            [path, "--version"], capture_output=True, text=True, timeout=20, check=False
+            [path, "--version"],
+            env=_PLAIN,
+            capture_output=True,
+            text=True,
+            timeout=20,
+            check=False,
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
@@ -114,7 +120,12 @@ def check() -> str | None:
     except CraneError as error:
         return str(error)
     done = subprocess.run(
-        [criu.path, "check"], capture_output=True, text=True, timeout=60, check=False
+        [criu.path, "check"],
+        env=_PLAIN,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     if done.returncode == 0:
         return None

@@ -217,6 +217,9 @@ class Manager:
         Those that are not are set aside, which is told.
         """
         if self.impossible is not None:
+            if self.store.newest() is not None:
+                message = f"this replica's checkpoints cannot be used: {self.impossible}"
+                self._events({"kind": "warning", "message": message})
             return None
         for one in self.store.all():
             try:
