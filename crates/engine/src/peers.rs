@@ -532,6 +532,8 @@ impl Peers {
                 (Phase::Greeting, Frame::Hello(hello)) => {
                     let peer = self.welcome(&hello, dialled, link.stream().tls())?;
                     phase = Phase::Ready(peer);
+                    // At once: what comes behind it may end the connection.
+                    link.phase = phase;
                     self.make_ready(peer, slot, hello.incarnation);
                     continue;
                 }
