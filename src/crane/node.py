@@ -53,6 +53,8 @@ if TYPE_CHECKING:
 Events = Callable[[dict[str, Any]], None]
 
 _LOCK_SECONDS = 5.0
+_ROOM = 16 << 20
+"""Bytes of free disk without which a program cannot be restored."""
 _HEALED_AT_MOST = 3
 # How long a program's end in the order, and the others', are waited for.
 _END_SECONDS = 1.0
@@ -442,6 +444,11 @@ class Node:
         origin = self._life.origin if self._life is not None else None
         if origin is None:
             self._fail(message)
+            return
+        free = os.statvfs(self._state)
+        if free.f_bavail * free.f_frsize < _ROOM:
+            # Not the checkpoint's fault, and it is needed when there is room again.
+            self._fail(f"{message}; the disk of {self._state} is full: free some space")
             return
         self._checkpoints.reject(origin, message)
         self._again(self._checkpoints.origin())
