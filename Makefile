@@ -14,7 +14,7 @@ NATIVE := src/crane/_native
 CRATES := --workspace --exclude crane-python --exclude crane-interposer
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes
 
-.PHONY: build test lint test-rust test-python demo bench reliability verify-programs wheel lock clean packages \
+.PHONY: build test lint test-rust test-python limits demo bench reliability verify-programs wheel lock clean packages \
         test-packages demo-packages bench-packages simulate fuzz test-fuzz
 
 build: $(VENV)/.locked | packages ## everything needed to run crane from this checkout
@@ -101,6 +101,8 @@ bench: build | bench-packages ## how fast it is, beside the servers alone; write
 reliability: build | test-packages ## every fault, several times, as root; writes docs/reliability.md
 	cargo build --release --locked --quiet -p crane-linearizable
 	$(BIN)/python tools/reliability.py
+limits: build $(VENV)/.locked-dev | test-packages ## 10,000 clients and bad ones at full size, and what they cost
+	CRANE_LIMITS=full $(BIN)/pytest -s tests/scenarios/test_limits.py
 
 verify-programs: build $(VENV)/.locked-dev ## every server of tests/programs at full size: PROGRAM=NAME for one
 	@.ci/packages $$($(BIN)/python tests/programs/catalogue.py $(PROGRAM))

@@ -227,6 +227,8 @@ pub struct Header {
     pub processes: AtomicU32,
     /// Open external connections.
     pub connections: AtomicU32,
+    /// Bytes in flight in virtual sockets and pipes, as at the last boundary.
+    pub buffered: AtomicU64,
     /// Index of the last epoch applied.
     pub epoch: AtomicU64,
     /// Logical clock: scheduled operations so far.

@@ -166,6 +166,8 @@ impl<'a, H: Host> DataPlane<'a, H> {
     /// # Errors
     /// Why the replica cannot go on.
     pub(crate) fn turn(&mut self) -> Result<(), String> {
+        let buffered = &self.shared.segment.header().buffered;
+        self.clients.limit_input(buffered.load(Ordering::Relaxed));
         self.do_work()?;
         self.take_arrivals()?;
         // Before the answers that make a leader propose.

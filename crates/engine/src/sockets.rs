@@ -27,8 +27,8 @@ pub const ALARM: Token = Token(1);
 const EVENTS_AT_ONCE: usize = 1024;
 /// How long a server may take to open its TCP port after others.
 const BESIDES_AFTER: Duration = Duration::from_secs(2);
-/// How long clients that found no descriptor are tried again.
-const STARVED_FOR: Duration = Duration::from_secs(60);
+/// How often it is told that clients find no descriptors.
+const TELL_AGAIN: Duration = Duration::from_secs(60);
 
 /// Where clients come in, and everything else that waits in epoll.
 pub struct Sockets<'a> {
@@ -41,7 +41,10 @@ pub struct Sockets<'a> {
     /// Where else clients reach the server, and since when, until it is told
     /// because the server opens no TCP port.
     besides: Option<(Instant, String)>,
+    /// When it was told that there are no descriptors for more clients.
     starved_since: Option<Instant>,
+    /// Clients wait for want of descriptors.
+    pressed: bool,
 }
 
 impl<'a> Sockets<'a> {
@@ -56,10 +59,12 @@ impl<'a> Sockets<'a> {
             unix: UnixListeners::new(config.log_dir.with_file_name("sockets")),
             besides: None,
             starved_since: None,
+            pressed: false,
         }
     }
 
     fn note_accepted(&mut self, accepted: Accepted) {
+        self.pressed |= accepted == Accepted::NoDescriptors;
         if accepted == Accepted::NoDescriptors && self.starved_since.is_none() {
             self.starved_since = Some(Instant::now());
             self.shared.notices.warn(
@@ -272,16 +277,17 @@ impl Host for Sockets<'_> {
         let now = Instant::now();
         links.tick(self.poll.registry(), &self.shared.notices);
         self.tell_besides(now);
-        if let Some(since) = self.starved_since {
-            clients.retry_starved();
-            if now > since + STARVED_FOR {
-                self.starved_since = None;
-            }
+        if clients.is_starved() {
+            clients.retry_starved(&self.unix, self.poll.registry());
+        }
+        self.pressed = clients.is_starved();
+        if self.starved_since.is_some_and(|at| now > at + TELL_AGAIN) {
+            self.starved_since = None;
         }
     }
 
     fn is_pressed(&self) -> bool {
-        self.starved_since.is_some()
+        self.pressed
     }
 }
 

@@ -5,21 +5,29 @@ use crate::listeners::{LISTENER_TOKENS, Listeners};
 use crate::socket::Socket;
 use crate::stream::EventStream;
 use crate::unix::UnixListeners;
-use crate::{READ_CHUNK, UNACKNOWLEDGED_LIMIT};
+use crate::{INPUT_FLOOR, INPUT_LIMIT, INPUT_WINDOW, READ_CHUNK, UNACKNOWLEDGED_LIMIT};
 use crane_channel::epoch;
 use crane_channel::epoch::ConnId;
 use mio::event::Event;
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 use rustix::io::Errno;
+use rustix::net::sockopt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Tokens of clients have this bit.
 pub const CLIENT_TOKENS: usize = 1 << 63;
 /// Clients accepted from one port before other work gets its turn.
 const ACCEPTS_AT_ONCE: usize = 64;
+/// A client that has been silent for so long is asked whether it is there, and
+/// given up after twice as long.
+const ASKED_AFTER: Duration = Duration::from_secs(120);
+/// Descriptors that are not for clients: the log, other replicas, listeners,
+/// administration.
+const RESERVED_DESCRIPTORS: u64 = 128;
 /// Chunks read from one client before others get their turn.
 const READS_AT_ONCE: usize = 4;
 
@@ -33,8 +41,6 @@ struct Client {
     ending: bool,
     /// No more input will be reported: end, reset, or closed by the server.
     input_over: bool,
-    /// A `Reset` was reported.
-    reset: bool,
     /// Waits in `again`.
     queued: bool,
 }
@@ -92,6 +98,12 @@ pub struct Clients {
     accept_again: Vec<u16>,
     /// Ports that wait for free descriptors.
     starved: Vec<u16>,
+    /// Unix sockets that do.
+    starved_unix: Vec<Token>,
+    /// Clients at the most, so that descriptors are left for everything else.
+    most: usize,
+    /// Bytes of a client that the server may leave unread.
+    window: u64,
 }
 
 impl Clients {
@@ -108,7 +120,17 @@ impl Clients {
             again: Vec::new(),
             accept_again: Vec::new(),
             starved: Vec::new(),
+            starved_unix: Vec::new(),
+            most: most_clients(),
+            window: INPUT_WINDOW,
         }
+    }
+
+    /// The server's virtual sockets and pipes hold `buffered` bytes: the more it
+    /// is, the less of each client's may wait there.
+    pub fn limit_input(&mut self, buffered: u64) {
+        let left = INPUT_LIMIT.saturating_sub(buffered);
+        self.window = (left / 8).clamp(INPUT_FLOOR, INPUT_WINDOW);
     }
 
     /// The numbered events of these clients.
@@ -159,9 +181,29 @@ impl Clients {
         }
     }
 
+    /// Whether clients wait to be accepted for want of descriptors.
+    pub fn is_starved(&self) -> bool {
+        !self.starved.is_empty() || !self.starved_unix.is_empty()
+    }
+
+    fn starve(&mut self, port: u16) {
+        if !self.starved.contains(&port) {
+            self.starved.push(port);
+        }
+    }
+
+    fn starve_unix(&mut self, token: Token) {
+        if !self.starved_unix.contains(&token) {
+            self.starved_unix.push(token);
+        }
+    }
+
     /// Tries again to accept where descriptors had run out; call now and then.
-    pub fn retry_starved(&mut self) {
+    pub fn retry_starved(&mut self, unix: &UnixListeners, registry: &Registry) {
         self.accept_again.append(&mut self.starved);
+        for token in std::mem::take(&mut self.starved_unix) {
+            self.accept_unix(token, unix, registry);
+        }
     }
 
     /// Accepts clients that wait at the real listener for `port`.
@@ -178,12 +220,16 @@ impl Clients {
             let Some(listener) = listeners.socket(port) else {
                 return Accepted::Going;
             };
+            if self.len() >= self.most {
+                self.starve(port);
+                return Accepted::NoDescriptors;
+            }
             match listener.accept() {
                 Ok((socket, peer)) => self.admit(port, socket, peer, listeners, registry),
                 Err(e) => match Errno::from_io_error(&e) {
                     Some(Errno::AGAIN) => return Accepted::Going,
                     Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => {
-                        self.starved.push(port);
+                        self.starve(port);
                         return Accepted::NoDescriptors;
                     }
                     // The client went away before it was accepted.
@@ -212,6 +258,7 @@ impl Clients {
             return;
         };
         let _ = socket.set_nodelay(true);
+        notice_dead_machines(&socket);
         let (local, peer) = (target.local.as_bytes(), target.peer.as_bytes());
         self.enter(target.listener, local, peer, registered(socket, registry));
     }
@@ -227,12 +274,17 @@ impl Clients {
         const UNNAMED: [u8; 2] = rustix::net::AddressFamily::UNIX.as_raw().to_ne_bytes();
         // All of them: the system reports changes only.
         loop {
+            if self.len() >= self.most {
+                self.starve_unix(token);
+                return Accepted::NoDescriptors;
+            }
             match listeners.accept(token) {
                 Ok((socket, listener, local)) => {
                     self.enter(listener, local, &UNNAMED, registered(socket, registry));
                 }
                 Err(Errno::AGAIN) => return Accepted::Going,
                 Err(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => {
+                    self.starve_unix(token);
                     return Accepted::NoDescriptors;
                 }
                 // The client went away before it was accepted.
@@ -271,7 +323,7 @@ impl Clients {
                 break id;
             }
         };
-        let connection = Arc::new(Connection::new(id, token, socket));
+        let connection = Arc::new(Connection::new(id, token, socket, &self.table));
         self.table.insert(connection.clone());
         self.slots[index as usize].client = Some(Client {
             connection,
@@ -279,7 +331,6 @@ impl Clients {
             readable: false,
             ending: false,
             input_over: false,
-            reset: false,
             queued: false,
         });
         self.stream.push(&epoch::Event::Connect {
@@ -373,7 +424,7 @@ impl Clients {
             if full || client.input_over || !client.readable {
                 break;
             }
-            let window = connection.window(client.received);
+            let window = connection.window(client.received, self.window);
             if window == 0 {
                 return;
             }
@@ -411,17 +462,14 @@ impl Clients {
         let Some(client) = self.client(index) else {
             return;
         };
-        client.input_over = true;
-        let first = !std::mem::replace(&mut client.reset, true);
         let closed = client.connection.is_closed();
         let conn = client.connection.id();
-        let effects = client.connection.abandon();
-        if first && !closed {
+        client.connection.abandon();
+        if !closed {
             self.stream.push(&epoch::Event::Reset { conn });
         }
-        if effects.finished {
-            self.remove(index);
-        }
+        // The server says no more of a connection that was reset.
+        self.remove(index);
     }
 
     fn remove(&mut self, index: u32) {
@@ -489,6 +537,25 @@ pub fn port_of(token: Token) -> Option<u16> {
 /// Whether `token` is that of a client.
 pub fn is_client(token: Token) -> bool {
     token.0 & CLIENT_TOKENS != 0
+}
+
+/// Has the system ask now and then whether the client's machine is still there:
+/// one that vanished would otherwise hold its connection, here and in every
+/// replica's program, for ever.
+fn notice_dead_machines(socket: &TcpStream) {
+    // Each only makes it better; without them it works.
+    let _ = sockopt::set_socket_keepalive(socket, true);
+    let _ = sockopt::set_tcp_keepidle(socket, ASKED_AFTER);
+    let _ = sockopt::set_tcp_keepintvl(socket, ASKED_AFTER / 6);
+    let _ = sockopt::set_tcp_keepcnt(socket, 6);
+}
+
+/// Clients for which there are descriptors, when some are left for everything
+/// else that a replica does.
+fn most_clients() -> usize {
+    use rustix::process::{Resource, getrlimit};
+    let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    limit.saturating_sub(RESERVED_DESCRIPTORS).max(1) as usize
 }
 
 /// Raises the limit of open descriptors to what the system allows, because every

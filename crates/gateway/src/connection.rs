@@ -6,13 +6,13 @@
 //! non-blocking system call at most.
 
 use crate::socket::Socket;
-use crate::{DRAIN_STEP, SEND_WINDOW};
+use crate::{DRAIN_STEP, OUTPUT_LIMIT, SEND_WINDOW};
 use crane_channel::epoch::ConnId;
 use mio::Token;
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::io::{self, IoSlice};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// How the server ended its side.
@@ -34,6 +34,10 @@ struct Outgoing {
     end: End,
     /// The client is gone: output is counted and dropped.
     broken: bool,
+    /// Bytes pending in all connections of this gateway together.
+    all: Arc<AtomicUsize>,
+    /// How many of them are counted as this one's.
+    counted: usize,
 }
 
 /// What an operation on a connection calls for.
@@ -67,9 +71,12 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// A connection whose socket is known to the reading thread as `token`.
-    pub fn new(id: ConnId, token: Token, socket: Box<dyn Socket>) -> Self {
+    /// A connection of `table` whose socket is known to the reading thread as
+    /// `token`.
+    pub fn new(id: ConnId, token: Token, socket: Box<dyn Socket>, table: &ConnectionTable) -> Self {
         let out = Outgoing {
+            all: table.pending.clone(),
+            counted: 0,
             pending: Vec::new(),
             start: 0,
             left: 0,
@@ -128,14 +135,18 @@ impl Connection {
         if done < whole {
             // The server's side keeps the window; if it does not, this client
             // must not be allowed to take the node's memory.
-            if out.pending.len() - out.start + whole - done > 2 * SEND_WINDOW as usize {
-                return out.break_off(whole - done, true);
+            let more = whole - done;
+            if out.pending.len() - out.start + more > 2 * SEND_WINDOW as usize
+                || out.all.load(Ordering::Relaxed) + more > OUTPUT_LIMIT
+            {
+                return out.break_off(more, true);
             }
             for part in parts {
                 let skip = done.min(part.len());
                 out.pending.extend_from_slice(&part[skip..]);
                 done -= skip;
             }
+            out.count();
         }
         out.effects(false)
     }
@@ -164,6 +175,7 @@ impl Connection {
             out.pending.drain(..start);
             out.start = 0;
         }
+        out.count();
         out.effects(false)
     }
 
@@ -181,6 +193,15 @@ impl Connection {
             out.end = End::Close;
             return out.break_off(0, false);
         }
+        // Nothing limits how many of these there are, as the server is done with
+        // them: beyond a part of the memory they are cut off.
+        let mut out = self.out();
+        if !out.pending.is_empty() && out.all.load(Ordering::Relaxed) > OUTPUT_LIMIT / 4 {
+            self.abort_on_drop();
+            out.end = End::Close;
+            return out.break_off(0, false);
+        }
+        drop(out);
         self.end(End::Close)
     }
 
@@ -229,12 +250,13 @@ impl Connection {
         self.stalled.load(Ordering::SeqCst) && self.stalled.swap(false, Ordering::SeqCst)
     }
 
-    /// How many bytes may be read when `received` were read so far. When none,
-    /// the next [`consumed`](Self::consumed) reports that the reader waits.
-    pub fn window(&self, received: u64) -> u64 {
+    /// How many bytes may be read when `received` were read so far and the server
+    /// may leave `most` unread. When none, the next [`consumed`](Self::consumed)
+    /// reports that the reader waits.
+    pub fn window(&self, received: u64, most: u64) -> u64 {
         let open = || {
             let ahead = received.saturating_sub(self.consumed.load(Ordering::SeqCst));
-            crate::INPUT_WINDOW.saturating_sub(ahead)
+            most.saturating_sub(ahead)
         };
         let window = open();
         if window > 0 {
@@ -254,7 +276,19 @@ impl Outgoing {
         self.left += (self.pending.len() - self.start + more) as u64;
         self.pending = Vec::new();
         self.start = 0;
+        self.count();
         self.effects(noticed)
+    }
+
+    /// Brings the count of all connections' pending bytes up to date.
+    fn count(&mut self) {
+        let pending = self.pending.len() - self.start;
+        let before = std::mem::replace(&mut self.counted, pending);
+        if pending >= before {
+            self.all.fetch_add(pending - before, Ordering::Relaxed);
+        } else {
+            self.all.fetch_sub(before - pending, Ordering::Relaxed);
+        }
     }
 
     fn effects(&self, broken: bool) -> Effects {
@@ -263,6 +297,12 @@ impl Outgoing {
             broken: broken && self.end != End::Close,
             finished: self.end == End::Close && self.pending.is_empty(),
         }
+    }
+}
+
+impl Drop for Outgoing {
+    fn drop(&mut self) {
+        self.all.fetch_sub(self.counted, Ordering::Relaxed);
     }
 }
 
@@ -333,6 +373,7 @@ type ById = HashMap<ConnId, Arc<Connection>, BuildHasherDefault<IdHasher>>;
 #[derive(Default)]
 pub struct ConnectionTable {
     by_id: Mutex<ById>,
+    pending: Arc<AtomicUsize>,
 }
 
 impl ConnectionTable {
@@ -358,6 +399,11 @@ impl ConnectionTable {
     /// Forgets all connections.
     pub fn clear(&self) {
         self.lock().clear();
+    }
+
+    /// Bytes of output that wait for their clients, of all connections.
+    pub fn pending(&self) -> usize {
+        self.pending.load(Ordering::Relaxed)
     }
 
     /// Number of connections.

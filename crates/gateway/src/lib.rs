@@ -29,10 +29,20 @@ pub mod unix;
 
 /// Bytes read from a client at a time, and so the longest `Data` event.
 pub const READ_CHUNK: usize = 64 << 10;
-/// Bytes of a client's input that may wait for the server to read them.
+/// Bytes of a client's input that may wait for the server to read them, at the
+/// most.
 pub const INPUT_WINDOW: u64 = 1 << 20;
+/// What may wait so however much others have: twice what the server's side reads
+/// without telling.
+pub const INPUT_FLOOR: u64 = 64 << 10;
+/// Bytes in flight in the server above which clients get no more than the floor;
+/// the rest of what it can hold is for what is on its way, and for the floors.
+pub const INPUT_LIMIT: u64 = 256 << 20;
 /// Output bytes after which a gateway tells the server's side that they left.
-pub const DRAIN_STEP: u64 = 512 << 10;
+/// Less than half of the smallest window that the server's side gives.
+pub const DRAIN_STEP: u64 = 64 << 10;
+/// Output of all clients together that a gateway holds, at the most.
+pub const OUTPUT_LIMIT: usize = 1 << 30;
 /// Bytes of output that may wait for one client; kept by the server's side.
 pub const SEND_WINDOW: u64 = 4 << 20;
 /// Encoded events that may wait to be committed before clients are not read.

@@ -146,6 +146,9 @@ impl Listeners {
             error,
         };
         let mut socket = TcpListener::bind(address).map_err(fail)?;
+        // As many as the system allows may wait while the replica is busy; what it
+        // was bound with does as well.
+        let _ = rustix::net::listen(&socket, i32::MAX);
         let token = Token(LISTENER_TOKENS + usize::from(port));
         registry
             .register(&mut socket, token, Interest::READABLE)

@@ -241,8 +241,10 @@ fn end_epoch(state: State) {
     h.handovers
         .store(w.scheduler.handovers(), Ordering::Relaxed);
     h.random_drawn.store(w.random.drawn(), Ordering::Relaxed);
-    h.connections
-        .store(vkernel().counters().conns, Ordering::Relaxed);
+    let counters = vkernel().counters();
+    h.connections.store(counters.conns, Ordering::Relaxed);
+    let buffered = u64::from(counters.chunks) * crane_vkernel::CHUNK as u64;
+    h.buffered.store(buffered, Ordering::Relaxed);
     h.deadline.store(deadline, Ordering::Relaxed);
     // Before the look at the node's wish, which it makes known before it looks
     // at the state.

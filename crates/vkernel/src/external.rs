@@ -41,7 +41,12 @@ impl VKernel {
             let desc = self.descs[listener.raw()];
             let local = SockAddr::from_bytes(local).ok()?;
             let peer = SockAddr::from_bytes(peer).ok()?;
-            let made = self.socket_alloc(Kind::Stream, desc.domain, desc.socket_type, 0);
+            let limits = &self.header[0].limits;
+            let made = if self.header[0].desc_used < limits.descs - limits.reserve {
+                self.socket_alloc(Kind::Stream, desc.domain, desc.socket_type, 0)
+            } else {
+                Err(Errno::NFILE)
+            };
             if made == Err(Errno::NFILE) {
                 self.hdr().conns_overrun += 1;
             }
@@ -127,12 +132,12 @@ impl VKernel {
         let Some(id) = self.conns.get(conn) else {
             return false;
         };
-        let stream = &mut self.streams[id];
+        let stream = &self.streams[id];
         if offset <= stream.drained || offset > stream.bytes_out {
             return false;
         }
-        stream.drained = offset;
-        if stream.state & state::NO_SPACE != 0 && self.is_writable(id) {
+        self.passed(id, 0, offset);
+        if self.streams[id].state & state::NO_SPACE != 0 && self.is_writable(id) {
             self.streams[id].state &= !state::NO_SPACE;
             self.notify(host, id, OUT | WRNORM, Wake::All);
         }
@@ -191,6 +196,9 @@ impl VKernel {
             return false;
         }
         self.conns.remove(conn);
+        // What it has sent is the gateway's to drop or to deliver.
+        let sent = self.streams[id].bytes_out;
+        self.passed(id, 0, sent);
         let mut order = self.header[0].conns;
         order.remove::<ORDER, _>(&mut self.streams, id);
         self.header[0].conns = order;

@@ -45,8 +45,17 @@ record! {
         pub local_capacity: u32,
         /// Bytes consumed between two `Host::conn_consumed`.
         pub consumed_step: u32,
-        /// Bytes a connection may have sent beyond what its gateway drained.
+        /// Bytes a connection may have sent beyond what its gateway drained, at
+        /// the most.
         pub send_window: u64,
+        /// Bytes that all connections together may have so, about: what is left
+        /// of it decides each one's window.
+        pub output_limit: u64,
+        /// What a connection may have sent so however much others have. Gateways
+        /// tell what they drained in steps of less than half of it.
+        pub window_floor: u32,
+        /// Descriptions that clients' connections leave to the program's own.
+        pub reserve: u32,
     }
 }
 
@@ -61,8 +70,11 @@ impl Default for Limits {
             watches: 1 << 20,
             threads: 65536,
             local_capacity: 212_992,
-            consumed_step: 128 << 10,
+            consumed_step: 32 << 10,
             send_window: 4 << 20,
+            output_limit: 256 << 20,
+            window_floor: 160 << 10,
+            reserve: 2048,
         }
     }
 }
@@ -79,6 +91,9 @@ impl fmt::Debug for Limits {
             .field("local_capacity", &self.local_capacity)
             .field("consumed_step", &self.consumed_step)
             .field("send_window", &self.send_window)
+            .field("output_limit", &self.output_limit)
+            .field("window_floor", &self.window_floor)
+            .field("reserve", &self.reserve)
             .finish()
     }
 }
@@ -94,7 +109,9 @@ impl Limits {
             && (1..=1 << 20).contains(&self.threads)
             && (4096..=1 << 30).contains(&self.local_capacity)
             && self.consumed_step > 0
-            && (1..=1 << 40).contains(&self.send_window);
+            && (1..=1 << 40).contains(&self.send_window)
+            && self.output_limit <= 1 << 40
+            && self.reserve < self.descs;
         if sane {
             Ok(())
         } else {
@@ -167,6 +184,9 @@ record! {
         pub(crate) bytes_in: u64,
         pub(crate) bytes_out: u64,
         pub(crate) datagrams_dropped: u64,
+        /// Bytes that external connections have sent beyond what was drained,
+        /// not counting what a gateway need not have told yet.
+        pub(crate) output_held: u64,
         /// The machine's own address besides loopback.
         pub(crate) interface: [u8; 16],
     }

@@ -159,13 +159,36 @@ impl VKernel {
         let stream = &self.streams[id];
         let limits = &self.header[0].limits;
         if stream.state & state::EXTERNAL != 0 {
-            (stream.bytes_out - stream.drained, limits.send_window)
+            // An eighth of what is left: one client that does not read gets all
+            // of its window, a thousand of them share.
+            let left = limits.output_limit.saturating_sub(self.header[0].output_held);
+            let floor = u64::from(limits.window_floor);
+            let most = limits.send_window.min((left / 8).max(floor));
+            (stream.bytes_out - stream.drained, most)
         } else if stream.peer != 0 {
             let used = self.streams[stream.peer].rx.bytes;
             (used, u64::from(limits.local_capacity))
         } else {
             (0, u64::from(limits.local_capacity))
         }
+    }
+
+    /// Of the bytes that an external connection has sent beyond what was drained,
+    /// those that count against [`crate::Limits::output_limit`].
+    fn held(&self, stream: &Stream) -> u64 {
+        let untold = u64::from(self.header[0].limits.window_floor / 2);
+        (stream.bytes_out - stream.drained).saturating_sub(untold)
+    }
+
+    /// Changes how much of an external connection was sent and drained.
+    pub(crate) fn passed(&mut self, id: u32, sent: u64, drained: u64) {
+        let before = self.held(&self.streams[id]);
+        let stream = &mut self.streams[id];
+        stream.bytes_out += sent;
+        stream.drained = stream.drained.max(drained);
+        let after = self.held(&self.streams[id]);
+        let header = &mut self.header[0];
+        header.output_held = header.output_held - before + after;
     }
 
     /// Linux reports a socket writable only when a good part of its buffer is
@@ -252,7 +275,7 @@ impl VKernel {
             host.output(stream.conn, bytes);
             done += bytes.len();
         }
-        stream.bytes_out += len as u64;
+        self.passed(id, len as u64, 0);
         self.header[0].bytes_out += len as u64;
         Ok(len)
     }

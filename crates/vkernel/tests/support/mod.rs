@@ -16,6 +16,7 @@ pub fn small_limits() -> Limits {
         chunks: 4096,
         watches: 1024,
         threads: 16,
+        reserve: 0,
         ..Limits::default()
     }
 }
