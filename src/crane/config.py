@@ -70,6 +70,10 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """Where this replica keeps its log, the program's files and its output."""
     listen: str = "127.0.0.1"
     """The IP address on which clients reach this replica."""
+    virtual_address: str = ""
+    """An address of the cluster that the leader's machine has, as ``IP/LENGTH`` of its network."""
+    virtual_interface: str = ""
+    """The interface of this machine that has it while this replica leads."""
     port_map: dict[str, Port] = {}
     """The program's port to the port that clients use, where they differ."""
     durability: Durability = "disk"
@@ -227,6 +231,7 @@ def check_node(config: NodeConfig, place: str) -> None:
                 f"{place}: field `admin_listen`: needs `admin_token_file` and `tls`; add them, or"
                 " leave it out for the Unix socket alone"
             )
+    _check_virtual(config, place)
     for port in config.port_map:
         if not port.isdigit() or not 1 <= int(port) <= 65535:
             raise UsageError(f"{place}: field `port_map`: `{port}` is not a port number")
@@ -235,6 +240,30 @@ def check_node(config: NodeConfig, place: str) -> None:
             raise UsageError(
                 f"{place}: field `limits.{name}`: the soft limit is above the hard one; lower it"
             )
+
+
+def _check_virtual(config: NodeConfig, place: str) -> None:
+    if bool(config.virtual_address) != bool(config.virtual_interface):
+        raise UsageError(
+            f"{place}: `virtual_address` and `virtual_interface` go together; give both or none"
+        )
+    if not config.virtual_address:
+        return
+    try:
+        wanted = ipaddress.IPv4Interface(config.virtual_address)
+    except ValueError:
+        wanted = None
+    if wanted is None or "/" not in config.virtual_address:
+        raise UsageError(
+            f"{place}: field `virtual_address`: `{config.virtual_address}` is not an IPv4 address"
+            " with the length of its network, such as `192.0.2.10/24`"
+        )
+    taken = {config.listen} | {split_address(one)[0] for one in config.peers.values()}
+    if str(wanted.ip) in taken:
+        raise UsageError(
+            f"{place}: field `virtual_address`: {wanted.ip} is a replica's own; give one that no"
+            " machine has"
+        )
 
 
 def check_ip(address: str, place: str) -> None:
@@ -290,6 +319,7 @@ def engine_config(
         start = {"share": str(checkpoint.share), "segment": str(checkpoint.segment)}
     files = certificates.Files.of(Path(config.state_dir))
     tls = {"ca": str(files.ca), "certificate": str(files.certificate), "key": str(files.key)}
+    virtual = config.virtual_address.partition("/")[0]
     return msgspec.json.encode(
         {
             "cluster_id": config.cluster_id,
@@ -300,6 +330,7 @@ def engine_config(
             "join": config.join,
             "agreed": agreed,
             "listen_host": config.listen,
+            "virtual_host": virtual or None,
             "port_map": config.port_map,
             "log_dir": str(log_dir),
             "segment": str(segment),

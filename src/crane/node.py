@@ -45,6 +45,7 @@ from crane.errors import CraneError, UsageError
 from crane.life import Life
 from crane.registry import ClusterRunDir, NodeEntry
 from crane.remote import Door
+from crane.virtual import Holder
 
 if TYPE_CHECKING:
     from crane.checkpoint.store import Checkpoint
@@ -95,6 +96,7 @@ class Node:
         self._attached = False
         self._address: str | None = None
         self._attach_timer: asyncio.TimerHandle | None = None
+        self._virtual = Holder(config.virtual_address, config.virtual_interface, events)
         self._stuck: hang.Explanation | None = None
         self._explaining: asyncio.Task[None] | None = None
         self._keeping: asyncio.Task[None] | None = None
@@ -144,6 +146,7 @@ class Node:
             self._run_dir.create()
             self._register()
             await admin.start()
+            self._virtual.prepare()
             log_dir = self._state / "log"
             self._fresh = not any(log_dir.glob("log-*.seg"))
             agreed = self._compare_files(fresh=self._fresh)
@@ -156,6 +159,7 @@ class Node:
         finally:
             await ending(watch)
             await ending(expiry)
+            self._virtual.close()
             await admin.stop()
             self._run_dir.remove(self._who)
             os.close(self._lock)
@@ -193,6 +197,7 @@ class Node:
 
     async def _end_life(self) -> None:
         self._cancel_timer()
+        self._virtual.hold(leads=False)
         if not self._next.done():
             self._next.set_result(Finish(1))
         self._checkpoints.end()
@@ -329,6 +334,8 @@ class Node:
                 self._served = True
                 self._address = str(event.get("address"))
                 self._register()
+            case "role":
+                self._virtual.hold(leads=event.get("role") == "leader")
             case "moving":
                 self._stuck = None
 

@@ -276,6 +276,7 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+@pytest.mark.timeout(400)
 def test_a_follower_that_stands_still_under_load(big_redis: Cluster) -> None:
     follower = big_redis.follower()
     others = [number for number in (1, 2, 3) if number != follower]

@@ -67,6 +67,10 @@ pub struct Config {
     pub agreed: String,
     /// The address on which clients are accepted.
     pub listen_host: IpAddr,
+    /// An address of the cluster that the leader's machine has: clients are
+    /// accepted there, too, while this replica leads.
+    #[serde(default)]
+    pub virtual_host: Option<IpAddr>,
     /// The server's ports that clients reach at other ones.
     #[serde(default)]
     pub port_map: BTreeMap<u16, u16>,

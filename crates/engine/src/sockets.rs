@@ -10,7 +10,7 @@ use crate::shared::{Shared, Work, lock};
 use crane_consensus::RealDisk;
 use crane_gateway::clients::{self, Accepted, Clients, Readiness};
 use crane_gateway::datagrams::{self, Datagrams, Sender, gateway_word};
-use crane_gateway::listeners::Listeners;
+use crane_gateway::listeners::{Door, Listeners};
 use crane_gateway::unix::{self, UnixListeners};
 use mio::event::Event;
 use mio::{Events, Poll, Token};
@@ -54,7 +54,8 @@ impl<'a> Sockets<'a> {
             shared,
             replica: config.id,
             poll,
-            listeners: Listeners::new(config.listen_host, config.port_map.clone()),
+            listeners: Listeners::new(config.listen_host, config.port_map.clone())
+                .at_virtual(config.virtual_host),
             datagrams: Datagrams::new(config.listen_host, config.port_map.clone()),
             unix: UnixListeners::new(config.log_dir.with_file_name("sockets")),
             besides: None,
@@ -348,9 +349,9 @@ impl DataPlane<'_, Sockets<'_>> {
         let host = &mut self.host;
         if clients::is_client(token) {
             self.clients.ready(token, Readiness::from(event));
-        } else if let Some(port) = clients::port_of(token) {
+        } else if let Some(door) = Door::of(token) {
             let registry = host.poll.registry();
-            let accepted = self.clients.accept(port, &mut host.listeners, registry);
+            let accepted = self.clients.accept(door, &mut host.listeners, registry);
             host.note_accepted(accepted);
         } else if token == ALARM {
             self.shared.alarm.fired();

@@ -1,11 +1,14 @@
 //! All clients of this gateway: accepting, reading, windows.
 
 use crate::connection::{Connection, ConnectionTable, Effects};
-use crate::listeners::{LISTENER_TOKENS, Listeners};
+use crate::listeners::{Door, Listeners};
 use crate::socket::Socket;
 use crate::stream::EventStream;
 use crate::unix::UnixListeners;
-use crate::{INPUT_FLOOR, INPUT_LIMIT, INPUT_WINDOW, READ_CHUNK, UNACKNOWLEDGED_LIMIT};
+use crate::{
+    INPUT_FLOOR, INPUT_LIMIT, INPUT_WINDOW, READ_CHUNK, READ_LEAST, READ_ROUND,
+    UNACKNOWLEDGED_LIMIT,
+};
 use crane_channel::epoch;
 use crane_channel::epoch::ConnId;
 use mio::event::Event;
@@ -43,6 +46,8 @@ struct Client {
     input_over: bool,
     /// Waits in `again`.
     queued: bool,
+    /// It came in at the virtual address.
+    at_virtual: bool,
 }
 
 #[derive(Default)]
@@ -95,15 +100,19 @@ pub struct Clients {
     /// Clients with more to read.
     again: Vec<u32>,
     /// Ports with more to accept.
-    accept_again: Vec<u16>,
+    accept_again: Vec<Door>,
     /// Ports that wait for free descriptors.
-    starved: Vec<u16>,
+    starved: Vec<Door>,
     /// Unix sockets that do.
     starved_unix: Vec<Token>,
     /// Clients at the most, so that descriptors are left for everything else.
     most: usize,
+    /// Bytes to read from a client at a time, so that each has its turn.
+    chunk: usize,
     /// Bytes of a client that the server may leave unread.
     window: u64,
+    /// Whether this machine has the virtual address.
+    holds_virtual: bool,
 }
 
 impl Clients {
@@ -123,6 +132,8 @@ impl Clients {
             starved_unix: Vec::new(),
             most: most_clients(),
             window: INPUT_WINDOW,
+            chunk: READ_CHUNK,
+            holds_virtual: false,
         }
     }
 
@@ -160,8 +171,8 @@ impl Clients {
             return result;
         }
         self.read_on();
-        for port in std::mem::take(&mut self.accept_again) {
-            if self.accept(port, listeners, registry) == Accepted::NoDescriptors {
+        for door in std::mem::take(&mut self.accept_again) {
+            if self.accept(door, listeners, registry) == Accepted::NoDescriptors {
                 result = Accepted::NoDescriptors;
             }
         }
@@ -173,7 +184,14 @@ impl Clients {
         if self.is_full() {
             return;
         }
-        for index in std::mem::take(&mut self.again) {
+        let waiting = std::mem::take(&mut self.again);
+        self.chunk = (READ_ROUND / waiting.len().max(1)).clamp(READ_LEAST, READ_CHUNK);
+        for (nth, &index) in waiting.iter().enumerate() {
+            if self.is_full() {
+                // They come first when there is room again.
+                self.again.splice(..0, waiting[nth..].iter().copied());
+                break;
+            }
             if let Some(client) = &mut self.slots[index as usize].client {
                 client.queued = false;
                 self.read(index);
@@ -186,9 +204,9 @@ impl Clients {
         !self.starved.is_empty() || !self.starved_unix.is_empty()
     }
 
-    fn starve(&mut self, port: u16) {
-        if !self.starved.contains(&port) {
-            self.starved.push(port);
+    fn starve(&mut self, door: Door) {
+        if !self.starved.contains(&door) {
+            self.starved.push(door);
         }
     }
 
@@ -206,10 +224,25 @@ impl Clients {
         }
     }
 
-    /// Accepts clients that wait at the real listener for `port`.
+    /// This replica has the virtual address from now on, or no more: then the
+    /// clients that came in by it are cut off, as nothing of theirs can reach it.
+    pub fn hold_virtual(&mut self, holds: bool) {
+        if std::mem::replace(&mut self.holds_virtual, holds) && !holds {
+            for index in 0..self.slots.len() as u32 {
+                if let Some(client) = self.client(index)
+                    && client.at_virtual
+                {
+                    client.connection.abort_on_drop();
+                    self.lost(index);
+                }
+            }
+        }
+    }
+
+    /// Accepts clients that wait at a real listener.
     pub fn accept(
         &mut self,
-        port: u16,
+        door: Door,
         listeners: &mut Listeners,
         registry: &Registry,
     ) -> Accepted {
@@ -217,19 +250,19 @@ impl Clients {
             if self.is_full() {
                 break;
             }
-            let Some(listener) = listeners.socket(port) else {
+            let Some(listener) = listeners.socket(door) else {
                 return Accepted::Going;
             };
             if self.len() >= self.most {
-                self.starve(port);
+                self.starve(door);
                 return Accepted::NoDescriptors;
             }
             match listener.accept() {
-                Ok((socket, peer)) => self.admit(port, socket, peer, listeners, registry),
+                Ok((socket, peer)) => self.admit(door.port, socket, peer, listeners, registry),
                 Err(e) => match Errno::from_io_error(&e) {
                     Some(Errno::AGAIN) => return Accepted::Going,
                     Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => {
-                        self.starve(port);
+                        self.starve(door);
                         return Accepted::NoDescriptors;
                     }
                     // The client went away before it was accepted.
@@ -237,7 +270,7 @@ impl Clients {
                 },
             }
         }
-        self.accept_again.push(port);
+        self.accept_again.push(door);
         Accepted::Going
     }
 
@@ -254,13 +287,19 @@ impl Clients {
         let Ok(local) = socket.local_addr() else {
             return;
         };
+        let at_virtual = listeners.is_virtual(local);
+        if at_virtual && !self.holds_virtual {
+            // It came in at the last moment.
+            return;
+        }
         let Some(target) = listeners.pick(port, local, peer) else {
             return;
         };
         let _ = socket.set_nodelay(true);
         notice_dead_machines(&socket);
         let (local, peer) = (target.local.as_bytes(), target.peer.as_bytes());
-        self.enter(target.listener, local, peer, registered(socket, registry));
+        let open = registered(socket, registry);
+        self.take(target.listener, local, peer, at_virtual, open);
     }
 
     /// Accepts clients that wait at the Unix socket of `token`.
@@ -304,6 +343,19 @@ impl Clients {
         peer: &[u8],
         open: impl FnOnce(Token) -> io::Result<Box<dyn Socket>>,
     ) -> Option<ConnId> {
+        self.take(listener, local, peer, false, open)
+    }
+
+    /// As [`enter`](Self::enter); `at_virtual`: by the address that goes with the
+    /// leadership.
+    fn take(
+        &mut self,
+        listener: u32,
+        local: &[u8],
+        peer: &[u8],
+        at_virtual: bool,
+        open: impl FnOnce(Token) -> io::Result<Box<dyn Socket>>,
+    ) -> Option<ConnId> {
         let index = self.free.pop().unwrap_or_else(|| {
             self.slots.push(Slot::default());
             (self.slots.len() - 1) as u32
@@ -332,6 +384,7 @@ impl Clients {
             ending: false,
             input_over: false,
             queued: false,
+            at_virtual,
         });
         self.stream.push(&epoch::Event::Connect {
             conn: id,
@@ -428,7 +481,7 @@ impl Clients {
             if window == 0 {
                 return;
             }
-            let limit = READ_CHUNK.min(window as usize);
+            let limit = self.chunk.min(window as usize);
             let result = self
                 .stream
                 .push_data(conn, |buffer| connection.socket().read(buffer, limit));
@@ -527,11 +580,6 @@ fn registered(
         registry.register(&mut socket, token, interest)?;
         Ok(Box::new(socket))
     }
-}
-
-/// The server's port, if `token` is that of a real listener.
-pub fn port_of(token: Token) -> Option<u16> {
-    u16::try_from(token.0.checked_sub(LISTENER_TOKENS)?).ok()
 }
 
 /// Whether `token` is that of a client.

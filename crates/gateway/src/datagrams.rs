@@ -77,7 +77,11 @@ impl Datagrams {
     /// `port_map[p]`, or `p` itself.
     pub fn new(host: IpAddr, port_map: BTreeMap<u16, u16>) -> Self {
         Self {
-            places: Places { host, port_map },
+            places: Places {
+                host,
+                port_map,
+                virtual_host: None,
+            },
             announced: BTreeMap::new(),
             open: BTreeMap::new(),
             groups: Vec::new(),

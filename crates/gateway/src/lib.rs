@@ -45,5 +45,10 @@ pub const DRAIN_STEP: u64 = 64 << 10;
 pub const OUTPUT_LIMIT: usize = 1 << 30;
 /// Bytes of output that may wait for one client; kept by the server's side.
 pub const SEND_WINDOW: u64 = 4 << 20;
-/// Encoded events that may wait to be committed before clients are not read.
-pub const UNACKNOWLEDGED_LIMIT: usize = 64 << 20;
+/// Encoded events that may wait to be committed before clients are not read. Who
+/// asks something small waits behind them.
+pub const UNACKNOWLEDGED_LIMIT: usize = 8 << 20;
+/// Bytes read in one round of all clients that have more, about.
+pub const READ_ROUND: usize = 4 << 20;
+/// What each may have read in it at least.
+pub const READ_LEAST: usize = 4 << 10;

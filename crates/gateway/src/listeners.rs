@@ -12,8 +12,33 @@ use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 
-/// The token of the listener for port `p` of the server is `LISTENER_TOKENS + p`.
+/// The token of a listener is its [`Door`] above this.
 pub const LISTENER_TOKENS: usize = 1 << 20;
+
+/// A real listener: the server's port, and whether it is at the virtual address.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Door {
+    /// The server's port.
+    pub port: u16,
+    /// At the address that follows the leader.
+    pub at_virtual: bool,
+}
+
+impl Door {
+    /// The token of its socket.
+    pub fn token(self) -> Token {
+        Token(LISTENER_TOKENS + usize::from(self.port) + (usize::from(self.at_virtual) << 16))
+    }
+
+    /// The door that has this token.
+    pub fn of(token: Token) -> Option<Self> {
+        let number = token.0.checked_sub(LISTENER_TOKENS)?;
+        (number < 2 << 16).then_some(Self {
+            port: number as u16,
+            at_virtual: number >> 16 != 0,
+        })
+    }
+}
 
 /// A port could not be listened on.
 #[derive(Debug)]
@@ -70,13 +95,24 @@ pub(crate) struct Places {
     pub(crate) host: IpAddr,
     /// Ports that are elsewhere than the server's.
     pub(crate) port_map: BTreeMap<u16, u16>,
+    /// An address that this machine has while its replica leads.
+    pub(crate) virtual_host: Option<IpAddr>,
 }
 
 impl Places {
     /// The real address for a port of the server.
     pub(crate) fn of(&self, port: u16) -> SocketAddr {
-        let real = self.port_map.get(&port).copied().unwrap_or(port);
-        SocketAddr::new(self.host, real)
+        SocketAddr::new(self.host, self.real_port(port))
+    }
+
+    fn real_port(&self, port: u16) -> u16 {
+        self.port_map.get(&port).copied().unwrap_or(port)
+    }
+
+    /// The virtual address for a port of the server, if it needs a socket of its own.
+    fn at_virtual(&self, port: u16) -> Option<SocketAddr> {
+        let host = self.virtual_host.filter(|_| !self.host.is_unspecified())?;
+        Some(SocketAddr::new(host, self.real_port(port)))
     }
 }
 
@@ -84,7 +120,7 @@ impl Places {
 pub struct Listeners {
     places: Places,
     announced: BTreeMap<u32, SocketAddr>,
-    open: BTreeMap<u16, TcpListener>,
+    open: BTreeMap<Door, TcpListener>,
     enabled: bool,
     turn: usize,
 }
@@ -94,12 +130,27 @@ impl Listeners {
     /// at `port_map[p]`, or `p` itself.
     pub fn new(host: IpAddr, port_map: BTreeMap<u16, u16>) -> Self {
         Self {
-            places: Places { host, port_map },
+            places: Places {
+                host,
+                port_map,
+                virtual_host: None,
+            },
             announced: BTreeMap::new(),
             open: BTreeMap::new(),
             enabled: false,
             turn: 0,
         }
+    }
+
+    /// Clients come in at `host`, too, while this machine has it.
+    pub fn at_virtual(mut self, host: Option<IpAddr>) -> Self {
+        self.places.virtual_host = host;
+        self
+    }
+
+    /// Whether a client that reached `local` did so at the virtual address.
+    pub fn is_virtual(&self, local: SocketAddr) -> bool {
+        self.places.virtual_host == Some(local.ip().to_canonical())
     }
 
     /// The server listens. Returns the real address if one was opened for it.
@@ -136,25 +187,45 @@ impl Listeners {
         port: u16,
         registry: &Registry,
     ) -> Result<Option<SocketAddr>, ListenError> {
-        if !self.enabled || self.open.contains_key(&port) {
+        let at_virtual = false;
+        let door = Door { port, at_virtual };
+        if !self.enabled || self.open.contains_key(&door) {
             return Ok(None);
         }
         let address = self.places.of(port);
+        self.open_door(door, address, registry)?;
+        if let Some(address) = self.places.at_virtual(port) {
+            let at_virtual = true;
+            self.open_door(Door { port, at_virtual }, address, registry)?;
+        }
+        Ok(Some(address))
+    }
+
+    fn open_door(
+        &mut self,
+        door: Door,
+        address: SocketAddr,
+        registry: &Registry,
+    ) -> Result<(), ListenError> {
         let fail = |error| ListenError {
             address,
-            port,
+            port: door.port,
             error,
         };
-        let mut socket = TcpListener::bind(address).map_err(fail)?;
+        let socket = if door.at_virtual {
+            bind_anyway(address)
+        } else {
+            TcpListener::bind(address)
+        };
+        let mut socket = socket.map_err(fail)?;
         // As many as the system allows may wait while the replica is busy; what it
         // was bound with does as well.
         let _ = rustix::net::listen(&socket, i32::MAX);
-        let token = Token(LISTENER_TOKENS + usize::from(port));
         registry
-            .register(&mut socket, token, Interest::READABLE)
+            .register(&mut socket, door.token(), Interest::READABLE)
             .map_err(fail)?;
-        self.open.insert(port, socket);
-        Ok(Some(address))
+        self.open.insert(door, socket);
+        Ok(())
     }
 
     /// The server closed a listening socket. Returns whether a real one closed.
@@ -164,7 +235,8 @@ impl Listeners {
         };
         let port = address.port();
         let used = self.announced.values().any(|a| a.port() == port);
-        !used && self.open.remove(&port).is_some()
+        let both = [false, true].map(|at_virtual| Door { port, at_virtual });
+        !used && both.map(|door| self.open.remove(&door).is_some())[0]
     }
 
     /// Closes all real listeners; the server's stay announced.
@@ -178,15 +250,15 @@ impl Listeners {
         self.announced.iter().map(|(&id, &address)| (id, address))
     }
 
-    /// The real listener for a port of the server.
-    pub fn socket(&self, port: u16) -> Option<&TcpListener> {
-        self.open.get(&port)
+    /// The real listener behind a door.
+    pub fn socket(&self, door: Door) -> Option<&TcpListener> {
+        self.open.get(&door)
     }
 
-    /// Pairs of the server's port and the real address.
+    /// Pairs of the server's port and the real address, this replica's own.
     pub fn addresses(&self) -> impl Iterator<Item = (u16, SocketAddr)> + '_ {
-        let real = |(&p, s): (&u16, &TcpListener)| Some((p, s.local_addr().ok()?));
-        self.open.iter().filter_map(real)
+        let own = self.open.iter().filter(|(door, _)| !door.at_virtual);
+        own.filter_map(|(door, socket)| Some((door.port, socket.local_addr().ok()?)))
     }
 
     /// Chooses the server's listening socket for a client that reached the
@@ -230,6 +302,22 @@ impl Listeners {
             peer: SocketAddr::new(peer_ip, peer.port()).into(),
         })
     }
+}
+
+/// Listens on an address that this machine need not have yet.
+fn bind_anyway(address: SocketAddr) -> io::Result<TcpListener> {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, sockopt};
+    let family = match address {
+        SocketAddr::V4(_) => AddressFamily::INET,
+        SocketAddr::V6(_) => AddressFamily::INET6,
+    };
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, Some(ipproto::TCP))?;
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    sockopt::set_ip_freebind(&socket, true)?;
+    rustix::net::bind(&socket, &address)?;
+    rustix::net::listen(&socket, i32::MAX)?;
+    Ok(TcpListener::from_std(std::net::TcpListener::from(socket)))
 }
 
 #[cfg(test)]
@@ -276,6 +364,18 @@ mod tests {
         assert_eq!((got.0, got.1.as_str()), (2, "192.0.2.8:80"));
         let got = pick(&mut own, "127.0.0.1:8080", "10.0.0.9:5000").unwrap();
         assert!(got.1.starts_with("192.0.2."));
+    }
+
+    #[test]
+    fn doors_and_tokens_are_one_to_one() {
+        for port in [0, 1, 65_535] {
+            for at_virtual in [false, true] {
+                let door = Door { port, at_virtual };
+                assert_eq!(Door::of(door.token()), Some(door));
+            }
+        }
+        assert_eq!(Door::of(Token(LISTENER_TOKENS - 1)), None);
+        assert_eq!(Door::of(Token(LISTENER_TOKENS + (2 << 16))), None);
     }
 
     #[test]

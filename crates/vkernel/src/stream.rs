@@ -161,7 +161,9 @@ impl VKernel {
         if stream.state & state::EXTERNAL != 0 {
             // An eighth of what is left: one client that does not read gets all
             // of its window, a thousand of them share.
-            let left = limits.output_limit.saturating_sub(self.header[0].output_held);
+            let left = limits
+                .output_limit
+                .saturating_sub(self.header[0].output_held);
             let floor = u64::from(limits.window_floor);
             let most = limits.send_window.min((left / 8).max(floor));
             (stream.bytes_out - stream.drained, most)

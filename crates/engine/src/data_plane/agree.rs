@@ -269,6 +269,7 @@ impl<H: Host> DataPlane<'_, H> {
 
     fn role_changed(&mut self, role: Role, term: u64, leader: Option<u64>) {
         self.pace.role_changed();
+        self.clients.hold_virtual(role == Role::Leader);
         if role == Role::Leader {
             // The clients of all replicas wait for this program now.
             self.end_parking();
