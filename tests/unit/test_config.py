@@ -86,6 +86,7 @@ def test_engine_settings_are_handed_on(tmp_path: Path) -> None:
         "join": False,
         "agreed": "a\tb\n",
         "listen_host": "127.0.0.1",
+        "virtual_host": None,
         "port_map": {},
         "log_dir": "/l",
         "segment": "/s",

@@ -137,7 +137,7 @@ impl Scribbled {
             let id = ConnId::new(1, 1, n);
             let socket = Box::new(Client(takes));
             let token = Token(n as usize);
-            let connection = Connection::new(id, token, socket);
+            let connection = Connection::new(id, token, socket, &shared.table);
             shared.table.insert(Arc::new(connection));
         }
         let now = Instant::now();
