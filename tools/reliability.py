@@ -88,9 +88,8 @@ TAIL = """\
 ## Not here
 
 * A program that crashes by its own bug on all replicas: all of this is made from outside.
-* Checkpoints by time and size: none was taken. A replica whose disk was filled while they were on
-  has been seen to say that its log was cut further than its checkpoints go; it then needs
-  its `log` directory removed, as it says.
+* Checkpoints by time and size: none was taken in these runs. `tests/scenarios/test_checkpoints.py`
+  has them.
 """
 
 
