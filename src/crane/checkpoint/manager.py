@@ -59,11 +59,6 @@ class Manager:
         """It ends."""
         self._life = None
 
-    def stop(self) -> None:
-        """The node ends."""
-        for task in self._tasks:
-            task.cancel()
-
     def spawn(self, work: Any) -> None:
         """Have a coroutine done beside everything else."""
         task = asyncio.get_running_loop().create_task(work)
@@ -152,7 +147,8 @@ class Manager:
                 await self.take()
             else:
                 await self.copy()
-        except CraneError as error:
+        except (CraneError, OSError) as error:
+            # Whatever the disk does, the next attempt comes.
             self._failed = time.time()
             if str(error) != self._failure:
                 self._events({"kind": "warning", "message": str(error)})

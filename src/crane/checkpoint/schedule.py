@@ -57,12 +57,15 @@ def decide(policy: Policy, at: Situation) -> Step | None:
     Followers take their own, one after another, the one behind the leader first; the
     leader, whose program the clients wait for, fetches a copy of the newest.
     """
-    if at.leader is None or (at.failed is not None and at.now < at.failed + _AFTER_FAILURE):
-        return None
     leader = at.leader
+    # One that this replica has not heard of yet was added a moment ago.
+    if leader is None or leader not in at.replicas:
+        return None
+    if at.failed is not None and at.now < at.failed + _AFTER_FAILURE:
+        return None
     order = sorted(at.replicas, key=lambda one: (one <= leader, one))
     # The leader comes last, behind those with lower numbers than its own.
-    order.remove(at.leader)
+    order.remove(leader)
     rank = order.index(at.own) if at.own != at.leader else len(order)
     patience = 1 + _STAGGER * rank
     since = at.newest.taken_at if at.newest is not None else at.began
