@@ -21,7 +21,7 @@ from typing import Any
 
 import msgspec
 
-from crane import certificates, config, durable
+from crane import certificates, config, durable, ownership
 from crane.checkpoint.schedule import Policy
 from crane.errors import CraneError, UsageError
 
@@ -296,6 +296,10 @@ class StateDir:
             hide=[str(self.replicas_dir), str(self.path / certificates.AUTHORITY)],
             share=state.share,
             private=state.private,
+            # All begin with what this machine has. Who begins later begins with the same.
+            copy_private=any(
+                (self.replica_dir(one) / ownership.DIRECTORY).is_dir() for one in state.replicas
+            ),
             tls=state.tls,
             accept_changes=state.accept_changes,
             checkpoints=state.checkpoints,

@@ -100,6 +100,9 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """Paths of the machine that the program sees as they are (agreed); ``:rw`` lets it write."""
     private: list[AbsolutePath] = []
     """Directories of which the replica has a copy of its own in ``state_dir`` (agreed)."""
+    copy_private: bool = True
+    """Whether these copies are of what another replica began with, in a new cluster of what the
+    first one has; otherwise of what this machine has."""
     tls: bool = True
     """Whether the replicas' connections are encrypted; the same in every replica's file."""
     accept_changes: bool = False

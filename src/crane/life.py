@@ -67,6 +67,7 @@ class Life:
         self.server: procfs.ProcessIdentity | None = None
         self.engine: Engine | None = None
         self.sandbox: Child | None = None
+        """``None`` in a life without a program."""
         self._ending = False
         self._agreed = agreed
         self._lock = lock
@@ -74,13 +75,15 @@ class Life:
         self._on_report = on_report
         self._on_exit = on_exit
 
-    def start(self) -> None:
-        """Start the engine, then the program.
+    def start(self, *, program: bool = True) -> None:
+        """Start the engine, then the program, unless only the others are to be reached.
 
         Raises:
             CraneError: when the engine cannot be started.
         """
         self._start_engine()
+        if not program:
+            return
         if self.origin is not None:
             place_output(self.output, self.origin)
         self.sandbox = launch.start(

@@ -29,6 +29,7 @@ from crane.errors import CraneError
 FILE = "manifest"
 """Where a replica keeps the lines of its first start, in its state directory."""
 
+_PRIVATE = "private"
 _LOADER = "/lib64/ld-linux-x86-64.so.2"
 # More than any program is started with; a library of pictures is not compared.
 _MAX_FILES = 2000
@@ -43,14 +44,17 @@ _FREE = ("vote", "on_crash")
 Lines = dict[str, str]
 
 
-def collect(config: NodeConfig, state_dir: Path) -> Lines:
+def collect(config: NodeConfig, state_dir: Path, *, initial: bool = True) -> Lines:
     """The lines of a replica whose private directories have been copied.
+
+    Without ``initial``, those of one that is to get them from another: it cannot be
+    told yet whether it has the same, and its program does not run (:mod:`crane.initial`).
 
     Raises:
         CraneError: when a file cannot be read.
     """
     try:
-        return dict(sorted(_lines(config, state_dir)))
+        return dict(sorted(_lines(config, state_dir, initial=initial)))
     except OSError as error:
         raise CraneError(
             f"{error.filename} cannot be read to compare it with the other replicas':"
@@ -112,7 +116,7 @@ def _plain(word: str) -> str:
     return word.encode("unicode_escape").decode() if not word.isprintable() else word
 
 
-def _lines(config: NodeConfig, state_dir: Path) -> Iterator[tuple[str, str]]:
+def _lines(config: NodeConfig, state_dir: Path, *, initial: bool) -> Iterator[tuple[str, str]]:
     yield from _settings(config)
     yield "interposer", layers.digest_of(native.interposer_path())
     chain = program.chain(config.program, config.env)
@@ -123,8 +127,10 @@ def _lines(config: NodeConfig, state_dir: Path) -> Iterator[tuple[str, str]]:
     hidden = [config.state_dir, *config.hide]
     for path in named:
         yield from _tree(f"file {path}", Path(path), _MAX_FILES, _MAX_BYTES, hidden=hidden)
-    for path, copy in ownership.copies(config, state_dir).items():
-        yield from _tree(f"private {path}", copy, _MAX_FILES, _MAX_BYTES)
+    if not initial:
+        yield _PRIVATE, "to be copied"  # understood by `manifest.rs` of the engine
+    for path, copy in ownership.copies(config, state_dir).items() if initial else ():
+        yield from _tree(f"{_PRIVATE} {path}", copy, _MAX_FILES, _MAX_BYTES)
     cwd = Path(config.cwd)
     if not _is_below_any(config.cwd, [*named, *config.private]):
         yield from _tree("cwd", cwd, _MAX_CWD_FILES, _MAX_CWD_BYTES, separator=" ", hidden=hidden)

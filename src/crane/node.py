@@ -30,6 +30,7 @@ from crane import (
     divergence,
     environment,
     hang,
+    initial,
     manifest,
     native,
     ownership,
@@ -43,6 +44,7 @@ from crane.child import describe_exit
 from crane.crash import Crashes, write_share
 from crane.errors import CraneError, UsageError
 from crane.life import Life
+from crane.mail import Post
 from crane.registry import ClusterRunDir, NodeEntry
 from crane.remote import Door
 from crane.virtual import Holder
@@ -91,7 +93,10 @@ class Node:
         self._run_dir = ClusterRunDir(config.name)
         self._lock = -1
         self._life: Life | None = None
-        self._checkpoints = Manager(config, Store(self._state), self._events)
+        self._post = Post(config.id, self._warn)
+        self._checkpoints = Manager(config, Store(self._state), self._post, self._events)
+        self._giver = initial.Giver(config, self._state, self._post)
+        self._taker = initial.Taker(config, self._state, self._post, self._events)
         self._restoring: asyncio.Task[None] | None = None
         self._attached = False
         self._address: str | None = None
@@ -149,6 +154,10 @@ class Node:
             self._virtual.prepare()
             log_dir = self._state / "log"
             self._fresh = not any(log_dir.glob("log-*.seg"))
+            if self._config.copy_private and ownership.missing(self._config, self._state):
+                await self._get_initial_files()
+                if self._finished is not None:
+                    return self._finished.code
             agreed = self._compare_files(fresh=self._fresh)
             self._checkpoints.agreed = agreed
             watch = asyncio.create_task(self._checkpoints.watch())
@@ -159,10 +168,51 @@ class Node:
         finally:
             await ending(watch)
             await ending(expiry)
+            await self._giver.close()
             self._virtual.close()
             await admin.stop()
             self._run_dir.remove(self._who)
             os.close(self._lock)
+
+    async def _get_initial_files(self) -> None:
+        """Have the private directories that the others began with, in a life without a program.
+
+        The others take this replica for one that has still to be compared with them.
+        """
+        found = manifest.collect(self._config, self._state, initial=False)
+        self._life = Life(
+            self._config,
+            agreed=manifest.text(found),
+            lock=self._lock,
+            origin=None,
+            on_engine=self._engine_event_before,
+            on_report=self._sandbox_report,
+            on_exit=self._sandbox_exit,
+        )
+        taking: asyncio.Task[None] | None = None
+        try:
+            self._life.start(program=False)
+            self._post.begin(self._life)
+            taking = asyncio.create_task(self._taker.complete())
+            either: list[asyncio.Future[Any]] = [taking, self._next]
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            if taking.done():
+                taking.result()
+        finally:
+            await ending(taking)
+            await self._end_life()
+
+    def _engine_event_before(self, event: dict[str, Any]) -> None:
+        """What the engine says in a life without a program."""
+        match event.get("kind"):
+            case "mail":
+                self._post.deliver()
+            case "differs":
+                self._replica_differs(event)
+            case "fatal":
+                self._fail(str(event.get("message", "the engine failed")))
+            case "warning" | "role" | "members":
+                self._events(event)
 
     async def _live(self, agreed: str) -> int:
         """One life after another, until one is the last; the exit code."""
@@ -186,6 +236,7 @@ class Node:
             try:
                 self._life.start()
                 self._checkpoints.begin(self._life)
+                self._post.begin(self._life)
                 self._register()
                 self._attach_timer = asyncio.get_running_loop().call_later(
                     self._config.attach_timeout, self._attach_late
@@ -201,6 +252,7 @@ class Node:
         if not self._next.done():
             self._next.set_result(Finish(1))
         self._checkpoints.end()
+        self._post.end()
         restoring, self._restoring = self._restoring, None
         await ending(restoring)
         crashing, self._crashing = self._crashing, None
@@ -265,8 +317,9 @@ class Node:
                 return
 
     def _compare_files(self, *, fresh: bool) -> str:
-        """Make the private copies and look at all initial files; what replicas compare."""
+        """Look at all initial files; what replicas compare."""
         config = self._config
+        # Copies of what this machine has, where they are not to be another replica's.
         ownership.prepare(config, self._state, fresh=fresh)
         found = manifest.collect(config, self._state)
         changed = manifest.check_history(
@@ -300,18 +353,16 @@ class Node:
         match event.get("kind"):
             case "restored" | "disagreement":
                 pass  # the sandbox reports; what is found of it comes a moment later
+            case "parked" | "unparked":
+                self._checkpoints.event(event)
             case "stuck":
                 self._explaining = asyncio.create_task(self._explain(event))
             case "differs":
                 self._replica_differs(event)
             case "diverged" | "other_diverged" | "undecided":
                 self._results_differ(event)
-            case "answer":
-                asked = self._asked.pop(event["number"], None)
-                if asked is not None and not asked.done():
-                    asked.set_result(event["answer"])
-            case "parked" | "unparked" | "mail":
-                self._checkpoints.event(event)
+            case "mail":
+                self._post.deliver()
             case "needs_checkpoint":
                 if self._restoring is None:
                     self._restoring = asyncio.create_task(self._rejoin(event["index"]))
@@ -338,6 +389,10 @@ class Node:
                 self._virtual.hold(leads=event.get("role") == "leader")
             case "moving":
                 self._stuck = None
+            case "answer":
+                asked = self._asked.pop(event["number"], None)
+                if asked is not None and not asked.done():
+                    asked.set_result(event["answer"])
 
     async def _rejoin(self, index: int) -> None:
         """The others' logs do not reach back to this replica's end: begin from a checkpoint."""
@@ -606,6 +661,7 @@ class Node:
             "stuck": self._stuck,
             "engine": life.status() if life is not None else {},
             "checkpoints": self._checkpoints.status(),
+            "initial": self._taker.status(),
         }
 
     async def _threads(self, _: dict[str, Any]) -> dict[str, Any]:

@@ -7,13 +7,15 @@ otherwise. What is written there is outside the log, and outside the guarantee.
 A **private** directory is copied into the replica's state directory before its
 program first runs, and its layer lies over that copy. So what the machine has
 there may change afterwards, and replicas on one machine may begin with copies
-that were put there for them.
+that were put there for them. The copy is of this machine's directory, or, with
+``copy_private``, of another replica's copy (:mod:`crane.initial`).
 """
 
 from __future__ import annotations
 
 import os
 import shutil
+import stat
 import subprocess
 from collections.abc import Iterable
 from pathlib import Path
@@ -80,6 +82,27 @@ def copies(config: NodeConfig, state_dir: Path) -> dict[str, Path]:
     return {path: state_dir / DIRECTORY / path.lstrip("/") for path in config.private}
 
 
+def missing(config: NodeConfig, state_dir: Path) -> list[str]:
+    """The private directories of which there is no copy below ``state_dir`` yet."""
+    return [path for path, copy in copies(config, state_dir).items() if not copy.is_dir()]
+
+
+def adopt(config: NodeConfig, state_dir: Path, source: Path) -> None:
+    """Make what lies below ``source``, on the same file system, the copies that are missing.
+
+    Raises:
+        OSError: when it cannot be moved or the disk does not take it.
+    """
+    durable.sync_all(source)
+    known = copies(config, state_dir)
+    for path in missing(config, state_dir):
+        copy = known[path]
+        copy.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        (source / path.lstrip("/")).rename(copy)
+    if known:
+        durable.sync_all(state_dir)
+
+
 def prepare(config: NodeConfig, state_dir: Path, *, fresh: bool) -> None:
     """Make the copies that do not exist yet; ``fresh`` says that the log is empty.
 
@@ -88,13 +111,13 @@ def prepare(config: NodeConfig, state_dir: Path, *, fresh: bool) -> None:
     Raises:
         CraneError: when a copy is missing that the log goes with, or cannot be made.
     """
-    for path, copy in copies(config, state_dir).items():
-        if copy.is_dir():
-            continue
+    known = copies(config, state_dir)
+    for path in missing(config, state_dir):
+        copy = known[path]
         if not fresh:
             raise CraneError(
                 f"the replica's own copy of {path} is missing ({copy}), but its log begins with"
-                " it; put it back, from another replica if need be"
+                " it; put it back, or have it copied from another replica (`copy_private`)"
             )
         unfinished = copy.with_name(f".{copy.name}.new")
         try:
@@ -102,6 +125,7 @@ def prepare(config: NodeConfig, state_dir: Path, *, fresh: bool) -> None:
             copy.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             if Path(path).is_dir():
                 duplicate(path, unfinished)
+                _remove_sockets(unfinished)
             else:
                 unfinished.mkdir(mode=0o755)
             # The log goes with it, so it is there as long as the log is.
@@ -110,6 +134,18 @@ def prepare(config: NodeConfig, state_dir: Path, *, fresh: bool) -> None:
             durable.sync_all(copy)
         except OSError as error:
             raise CraneError(f"cannot copy {path} for the replica: {error.strerror}") from error
+
+
+def _remove_sockets(top: Path) -> None:
+    """Leave out the names of sockets: nobody listens there, and archives do not have them."""
+    for directory, _, names in os.walk(top):
+        for name in names:
+            path = Path(directory, name)
+            found = path.lstat()
+            if stat.S_ISSOCK(found.st_mode):
+                above = path.parent.stat()
+                path.unlink()
+                os.utime(path.parent, ns=(above.st_atime_ns, above.st_mtime_ns))
 
 
 def duplicate(source: str, target: Path) -> None:

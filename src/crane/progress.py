@@ -66,7 +66,7 @@ class Replica:
     ended: dict[str, Any] | None = None
     """The report of its program's end."""
     quarter: int = 0
-    """How much of a checkpoint it has copied, as it was last told."""
+    """How much of what it needs it has copied, as it was last told."""
     stopping: bool = False
     """It was told to end, so its end is no news."""
 
@@ -157,14 +157,14 @@ class Progress:
                 yield from self._diverged(event)
 
     def _copying(self, number: int, event: dict[str, Any]) -> Iterator[Action]:
-        """A checkpoint that the replica needs is copied: a bar at each quarter."""
+        """Something that the replica needs is copied: a bar at each quarter."""
         replica = self.replicas[number]
         done, whole = int(event["done"]), max(1, int(event["of"]))
         quarter = done * 4 // whole
         if event.get("needed") and quarter != replica.quarter:
             replica.quarter = quarter
             yield Say(
-                f"replica {number} copies a checkpoint of replica {event['from']}:"
+                f"replica {number} copies {event['what']} of replica {event['from']}:"
                 f" [{'#' * (quarter * 5):20}] {done * 100 // whole}% of {whole / (1 << 20):.1f} MiB"
             )
 

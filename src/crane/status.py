@@ -72,7 +72,8 @@ def row(number: int, node: dict[str, Any]) -> ReplicaStatus:
     agrees = engine.get("agrees")
     stuck: dict[str, Any] = node.get("stuck") or {}
     checkpoints: dict[str, Any] = node.get("checkpoints") or {}
-    copying: dict[str, Any] = checkpoints.get("copying") or {}
+    initial: dict[str, Any] = node.get("initial") or {}
+    copying: dict[str, Any] = initial.get("copying") or checkpoints.get("copying") or {}
     reason = None
     if engine.get("fatal"):
         reason = str(engine["fatal"])
@@ -84,7 +85,9 @@ def row(number: int, node: dict[str, Any]) -> ReplicaStatus:
         reason = f"no progress for {seconds:.0f} s: {stuck.get('reason')}"
     if reason is None and copying.get("needed"):
         percent = copying["done"] * 100 // max(1, copying["of"])
-        reason = f"copies a checkpoint of replica {copying['from']}: {percent}%"
+        reason = f"copies {copying['what']} of replica {copying['from']}: {percent}%"
+    if reason is None and initial.get("waits"):
+        reason = str(initial["waits"])
     return ReplicaStatus(
         id=number,
         role=known,

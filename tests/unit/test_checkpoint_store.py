@@ -23,6 +23,7 @@ from crane.checkpoint.store import (
     sum_of,
 )
 from crane.errors import CraneError
+from crane.mail import decode, encode
 
 CONTENT = {
     "share.json": b"{}",
@@ -97,10 +98,10 @@ def test_a_manifest_names_no_file_outside(name: str) -> None:
 @given(some.binary(max_size=200))
 def test_any_mail_is_read_or_refused(mail: bytes) -> None:
     try:
-        header, content = exchange.decode(mail)
+        header, content = decode(mail)
     except ValueError:
         return
-    assert exchange.decode(exchange.encode(header, content)) == (header, content)
+    assert decode(encode(header, content)) == (header, content)
 
 
 class Post:
@@ -114,9 +115,9 @@ class Post:
         self.count += 1
         if self.count in self.lose:
             return
-        answer = exchange.answer(self.theirs, exchange.decode(mail)[0])
+        answer = exchange.answer(self.theirs, decode(mail)[0])
         assert answer is not None
-        header, content = exchange.decode(answer)
+        header, content = decode(answer)
         asyncio.get_running_loop().call_soon(self.fetcher.mail, to, header, content)
 
     def fetch(self, ours: Store, fits: Any = lambda _: True) -> Checkpoint | None:

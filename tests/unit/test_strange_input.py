@@ -18,9 +18,9 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from crane import config
+from crane import config, mail
 from crane.admin import AdminServer
-from crane.checkpoint import exchange, store
+from crane.checkpoint import store
 from crane.errors import UsageError
 
 strange = settings(
@@ -172,4 +172,4 @@ def test_manifests_are_refused_in_words(data: bytes, changes: dict[str, Any]) ->
 @example((3000).to_bytes(4, "little") + b"[" * 3000)
 def test_mail_is_refused_in_words(data: bytes) -> None:
     with contextlib.suppress(ValueError):
-        exchange.decode(data)
+        mail.decode(data)

@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 
 /// Names that are told; the number of the others follows.
 const SHOWN: usize = 10;
+/// The first word of lines about private directories.
+const PRIVATE: &str = "private";
 
 /// The names of the lines (`name`, a tab, `value`) that two texts do not have
 /// in common.
@@ -16,7 +18,12 @@ pub fn differences(ours: &[u8], theirs: &[u8]) -> Vec<String> {
         String::from_utf8_lossy(ours),
         String::from_utf8_lossy(theirs),
     );
-    let (ours, theirs) = (lines(&ours), lines(&theirs));
+    let (mut ours, mut theirs) = (lines(&ours), lines(&theirs));
+    if ours.contains_key(PRIVATE) || theirs.contains_key(PRIVATE) {
+        for side in [&mut ours, &mut theirs] {
+            side.retain(|name, _| name.split(' ').next() != Some(PRIVATE));
+        }
+    }
     let mut names: Vec<String> = Vec::new();
     for (name, value) in &ours {
         match theirs.get(name) {
@@ -66,6 +73,22 @@ mod tests {
         );
         assert!(differences(ours, ours).is_empty());
         assert_eq!(differences(b"", b"a\t1\n"), ["a (only there)"]);
+    }
+
+    #[test]
+    fn what_is_still_to_be_copied_is_not_compared() {
+        let complete = b"file /a\t1\nprivate /b\t2\nprivate /b/c\t3\n";
+        let without = b"file /a\t1\nprivate\tto be copied\n";
+        assert!(differences(complete, without).is_empty());
+        assert!(differences(without, complete).is_empty());
+        assert_eq!(
+            differences(b"file /a\t2\nprivate\t\n", complete),
+            ["file /a"]
+        );
+        assert_eq!(
+            differences(complete, b"file /a\t1\nprivate /b\t2\n"),
+            ["private /b/c (only here)"]
+        );
     }
 
     #[test]

@@ -627,7 +627,7 @@ impl Peers {
             {
                 return Err(Failure::Differs(id, names));
             }
-            self.harmless = Some((id, names));
+            self.harmless = (!names.is_empty()).then_some((id, names));
         }
         Ok(id)
     }

@@ -1,7 +1,6 @@
 """Checkpoints from one replica to another, over the connection that their engines have.
 
-A piece of mail is the length of a header (4 bytes, little-endian), the header in
-JSON, and bytes. Who wants a checkpoint asks all others which they have (``list``,
+Who wants a checkpoint asks all others by mail which they have (``list``,
 ``have``), and then one of them for its files, piece by piece (``get``, ``piece``,
 ``gone``). Few pieces are on their way at a time, so that what the replicas agree on
 waits for a quarter of a megabyte at most. Mail may be lost, so whoever asks asks
@@ -19,10 +18,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-import msgspec
-
 from crane.checkpoint.store import MANIFEST, Checkpoint, Manifest, Store, decode_manifest
 from crane.errors import CraneError
+from crane.mail import Header, encode
 
 PIECE = 128 * 1024
 _WINDOW = 2
@@ -30,37 +28,8 @@ _WINDOW = 2
 _LIST_SECONDS = 1.0
 _PIECE_SECONDS = 3.0
 _TRIES = 4
-_HEADER = 4096
 
 Send = Callable[[int, bytes], None]
-
-
-class Header(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What a piece of mail is."""
-
-    kind: str
-    index: int = 0
-    """The checkpoint."""
-    file: str = ""
-    at: int = 0
-
-
-def encode(header: Header, content: bytes = b"") -> bytes:
-    """A piece of mail."""
-    text = msgspec.json.encode(header)
-    return len(text).to_bytes(4, "little") + text + content
-
-
-def decode(mail: bytes) -> tuple[Header, bytes]:
-    """Header and content of a piece of mail.
-
-    Raises:
-        ValueError: when it makes no sense.
-    """
-    length = int.from_bytes(mail[:4], "little")
-    if len(mail) < 4 or length > min(_HEADER, len(mail) - 4):
-        raise ValueError("its header is longer than it")
-    return msgspec.json.decode(mail[4 : 4 + length], type=Header), mail[4 + length :]
 
 
 def answer(store: Store, header: Header) -> bytes | None:
@@ -99,6 +68,8 @@ class Copying:
     """Bytes."""
     needed: bool
     """Whether the replica cannot go on without it."""
+    what: str = "a checkpoint"
+    """What is copied."""
 
 
 class Fetcher:
@@ -233,6 +204,7 @@ class Fetcher:
 def describe(state: Copying) -> dict[str, Any]:
     """How far a copy is, for an event or a status."""
     return {
+        "what": state.what,
         "from": state.source,
         "done": state.done,
         "of": state.whole,

@@ -20,6 +20,7 @@ from crane.errors import CraneError
 if TYPE_CHECKING:
     from crane.config import NodeConfig
     from crane.life import Life
+    from crane.mail import Header, Post
 
 _LOOK_SECONDS = 5.0
 _ASK_AGAIN_SECONDS = 1.0
@@ -30,8 +31,8 @@ Events = Callable[[dict[str, Any]], None]
 class Manager:
     """See the module. Belongs to the event loop, and lasts as long as the node."""
 
-    def __init__(self, config: NodeConfig, store: Store, events: Events) -> None:
-        """``events`` is told what happens."""
+    def __init__(self, config: NodeConfig, store: Store, post: Post, events: Events) -> None:
+        """``post`` reaches the other replicas; ``events`` is told what happens."""
         self._config = config
         self._policy = config.checkpoints
         self.store = store
@@ -40,14 +41,16 @@ class Manager:
         self._events = events
         self._life: Life | None = None
         self._parking = taking.Parking()
-        self._fetcher = exchange.Fetcher(self._send, self._others)
+        self._post = post
+        self._fetcher = exchange.Fetcher(post.send, post.others)
+        post.route(("list", "get"), self._asked)
+        post.route(("have", "piece", "gone"), self._fetcher.mail)
         self._busy = asyncio.Lock()
         self._began = time.time()
         self._failed: float | None = None
         self._failure: str | None = None
         self.impossible = criu.why_not()
         """Why none can be taken or restored here; ``None`` when they can."""
-        self._tasks: set[asyncio.Task[None]] = set()
 
     # One life after another
 
@@ -59,50 +62,23 @@ class Manager:
         """It ends."""
         self._life = None
 
-    def spawn(self, work: Any) -> None:
-        """Have a coroutine done beside everything else."""
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    def _others(self) -> list[int]:
-        return [one for one in self._replicas() if one != self._config.id]
-
     def _replicas(self) -> list[int]:
         """Who takes part as far as this replica knows, itself included."""
-        status = self._life.status() if self._life is not None else {}
-        others: list[int] = status.get("members", {}).get("peers", [])
-        return sorted({self._config.id, *others})
-
-    def _send(self, to: int, mail: bytes) -> None:
-        if self._life is not None and self._life.engine is not None:
-            self._life.engine.send_mail(to, mail)
+        return sorted({self._config.id, *self._post.others()})
 
     # What the engine says
 
     def event(self, event: dict[str, Any]) -> None:
-        """Take the engine's events ``parked``, ``unparked`` and ``mail``."""
-        if event["kind"] != "mail":
-            self._parking.event(event)
-            return
-        engine = self._life.engine if self._life is not None else None
-        while engine is not None and (mail := engine.next_mail()) is not None:
-            sender, content = mail
-            try:
-                header, rest = exchange.decode(content)
-            except ValueError as error:
-                message = f"replica {sender} sent what cannot be read: {error}"
-                self._events({"kind": "warning", "message": message})
-                continue
-            if header.kind in ("list", "get"):
-                self.spawn(self._answer(sender, header))
-            else:
-                self._fetcher.mail(sender, header, rest)
+        """Take the engine's events ``parked`` and ``unparked``."""
+        self._parking.event(event)
 
-    async def _answer(self, sender: int, header: exchange.Header) -> None:
+    def _asked(self, sender: int, header: Header, _: bytes) -> None:
+        self._post.spawn(self._answer(sender, header))
+
+    async def _answer(self, sender: int, header: Header) -> None:
         found = await asyncio.to_thread(exchange.answer, self.store, header)
         if found is not None:
-            self._send(sender, found)
+            self._post.send(sender, found)
 
     # Taking them
 

@@ -157,6 +157,11 @@ def init_command(  # noqa: PLR0917 - click passes by name
             f" scp -rp {_quoted(one.place)} root@{one.host}:{shlex.quote(one.target)}"
         )
     terminal.say("with the same program and files on all of them, and start there")
+    if owned:
+        terminal.say(
+            f"  (not {', '.join(owned)}: replica 1's is copied to the others at the first start;"
+            " `copy_private` in node.toml)"
+        )
     terminal.say(f"  crane node --config {shlex.quote(state_dir)}/node.toml")
     terminal.say("they serve clients when all of them run for the first time; then a majority does")
     if admin_port is not None:

@@ -23,7 +23,7 @@ def plain(event: dict[str, Any]) -> tuple[str, bool] | None:
         "attached": "the interposer reported in",
         "restored": "the program goes on from the checkpoint of entry {index}",
         "checkpoint": "took a checkpoint of entry {index}, {bytes} bytes",
-        "copying": "copies a checkpoint of replica {from}: {done} of {of} bytes",
+        "copying": "copies {what} of replica {from}: {done} of {of} bytes",
         "listening": "clients are served on {address}",
         "role": "{role} in term {term}, leader {leader}",
         "caught_up": "caught up with the others",
