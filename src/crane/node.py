@@ -59,6 +59,7 @@ _LOCK_SECONDS = 5.0
 _ROOM = 16 << 20
 """Bytes of free disk without which a program cannot be restored."""
 _HEALED_AT_MOST = 3
+_RESTORED_AT_MOST = 3
 # How long a program's end in the order, and the others', are waited for.
 _END_SECONDS = 1.0
 _OTHERS_SECONDS = 10.0
@@ -106,6 +107,7 @@ class Node:
         self._explaining: asyncio.Task[None] | None = None
         self._keeping: asyncio.Task[None] | None = None
         self._diverged = 0
+        self._not_restored = 0
         self._fresh = False
         self._served = False
         self._crashes = Crashes()
@@ -395,7 +397,7 @@ class Node:
                     asked.set_result(event["answer"])
 
     async def _rejoin(self, index: int) -> None:
-        """The others' logs do not reach back to this replica's end: begin from a checkpoint."""
+        """The log was cut behind what this replica has: begin from another's checkpoint."""
         message = (
             f"the log that this replica misses was cut; it needs a checkpoint of entry {index}"
         )
@@ -451,13 +453,7 @@ class Node:
             )
             return
         self._reject_wrong([self._config.id], epoch)
-        origin = await asyncio.to_thread(self._checkpoints.origin)
-        base = self._life.status().get("log_base", 0) if self._life is not None else 0
-        if origin is None and base > 0:
-            # What its log begins after is only in the checkpoints of the others.
-            await self._rejoin(base)
-        else:
-            self._again(origin)
+        self._again(await asyncio.to_thread(self._checkpoints.origin))
 
     def _replica_differs(self, event: dict[str, Any]) -> None:
         """Another replica has other files or settings."""
@@ -499,6 +495,7 @@ class Node:
         if life.origin is not None:
             self._attached = True
             self._cancel_timer()
+            self._not_restored = 0
             self._events({"kind": "restored", "index": life.origin.index})
 
     def _not_started(self, message: str) -> None:
@@ -513,6 +510,10 @@ class Node:
             self._fail(f"{message}; the disk of {self._state} is full: free some space")
             return
         self._checkpoints.reject(origin, message)
+        self._not_restored += 1
+        if self._not_restored > _RESTORED_AT_MOST:
+            self._fail(f"no checkpoint can be restored here: {message}")
+            return
         self._again(self._checkpoints.origin())
 
     def _program_ended(self, code: int) -> None:

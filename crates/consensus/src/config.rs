@@ -53,7 +53,9 @@ pub struct Config {
     /// The checkpoint from which the owner starts: entries up to its index are
     /// not handed to [`Output::committed`](crate::Output::committed) again. A
     /// log that does not have that entry is emptied and goes on behind it.
-    /// `None` (the default) replays the log from its start.
+    /// `None` (the default) replays the log from its start; if that was cut, the
+    /// replica says at once that it needs a checkpoint, hands nothing over and
+    /// does not lead.
     pub checkpoint: Option<Checkpoint>,
     /// Who took part at the checkpoint's entry; `None`: whoever this replica
     /// knows of, or [`peers`](Self::peers).

@@ -70,7 +70,7 @@ impl<D: Disk> LogStore<D> {
         membership: Option<&Membership>,
     ) -> Result<(), Error> {
         if let Some(Checkpoint { index, term }) = checkpoint {
-            self.needs(index)?;
+            self.must_reach(index)?;
             if self.index.term(index) != Some(term) {
                 if let Some(known) = membership {
                     self.memberships = Memberships::new(known.clone());
@@ -85,17 +85,14 @@ impl<D: Disk> LogStore<D> {
         Ok(())
     }
 
-    /// Refuses a log that begins after entry `index`, with which its owner starts.
-    ///
-    /// # Errors
-    /// [`Error::Refused`].
-    pub(crate) fn needs(&self, index: u64) -> Result<(), Error> {
-        let begin = self.index.base();
+    /// Refuses a log that begins after entry `index`, that of a checkpoint.
+    fn must_reach(&self, index: u64) -> Result<(), Error> {
+        let begin = self.base();
         if index >= begin {
             return Ok(());
         }
         Err(Error::Refused(format!(
-            "{} begins after entry {begin} and no checkpoint of this replica goes so far: remove this replica's `log` directory and restart it, it will get a checkpoint from another replica",
+            "{} begins after entry {begin}, later than the checkpoint of entry {index} with which it is to go: remove that checkpoint and restart this replica, it will get another one",
             self.disk.path_of("")
         )))
     }

@@ -91,6 +91,9 @@ pub struct Node<D: Disk> {
     /// The leader's log begins after this replica's ends: the checkpoint that
     /// the leader knows of.
     needs_checkpoint: Option<u64>,
+    /// The log begins after what the owner starts from, so nothing is handed
+    /// over. The replica follows, acknowledges and votes, but does not lead.
+    lacks: bool,
     timeouts: Option<Timeouts>,
     /// The reason why this node had to stop.
     failure: Option<String>,
@@ -112,7 +115,9 @@ impl<D: Disk> Node<D> {
     pub fn open(config: Config, disk: D) -> Result<(Self, Recovery), Error> {
         config.validate()?;
         let (store, recovery) = LogStore::open(disk, &StoreConfig::from(&config))?;
-        store.needs(config.checkpoint.map_or(0, |from| from.index))?;
+        // Without a checkpoint that goes with the log, it waits for one.
+        let begin = store.base();
+        let lacks = config.checkpoint.is_none() && begin > 0;
         let commit = store.hard_state().commit;
         let standing = store.meta().standing;
         let logger = slog::Logger::root(slog::Discard, slog::o!());
@@ -146,7 +151,8 @@ impl<D: Disk> Node<D> {
             commit_unwritten: None,
             appended: HashMap::new(),
             told_checkpoint: HashMap::new(),
-            needs_checkpoint: None,
+            needs_checkpoint: lacks.then_some(begin),
+            lacks,
             timeouts: config.seed.map(|seed| Timeouts {
                 // Replicas with one seed must not all time out together.
                 rng: Prng::new(seed ^ config.id.wrapping_mul(0xa076_1d64_78bd_642f)),
@@ -174,7 +180,17 @@ impl<D: Disk> Node<D> {
         self.ticks += 1;
         self.tell_of_checkpoints_again();
         if self.standing == Standing::Voter {
-            self.raw.tick();
+            if self.lacks {
+                // It notices that a leader is silent, so that it may vote for
+                // another, but the core is not given the tick by which it
+                // would stand for election itself.
+                self.raw.raft.election_elapsed += 1;
+                if self.ticks.is_multiple_of(CHECKPOINT_WAITS) {
+                    self.needs_checkpoint = Some(self.log().base());
+                }
+            } else {
+                self.raw.tick();
+            }
             self.follow_up();
         } else {
             // Ticks drive only elections in a follower, so the core gets none.
@@ -211,9 +227,9 @@ impl<D: Disk> Node<D> {
     }
 
     /// Stands for election now, without waiting for a time-out. Ignored by the
-    /// leader and by a replica that may not vote.
+    /// leader, by a replica that may not vote, and by one that needs a checkpoint.
     pub fn campaign(&mut self) {
-        if self.standing == Standing::Voter && self.failure.is_none() {
+        if self.standing == Standing::Voter && !self.lacks && self.failure.is_none() {
             // The core has no way to refuse this.
             let _ = self.raw.campaign();
             self.fix_timeout();
@@ -302,6 +318,9 @@ impl<D: Disk> Node<D> {
     /// Committed entries that were not handed over yet.
     #[must_use]
     pub fn backlog(&self) -> u64 {
+        if self.lacks {
+            return 0;
+        }
         self.deliverable.saturating_sub(self.cursor)
     }
 

@@ -160,6 +160,9 @@ impl<D: Disk> Node<D> {
 
     fn deliver(&mut self, out: &mut dyn Output) -> Result<(), Error> {
         let mut bytes = 0;
+        if self.lacks {
+            return Ok(());
+        }
         while self.cursor < self.deliverable && bytes < self.page_bytes && out.accepts_committed() {
             let index = self.cursor + 1;
             if let Some(entry) = self.raw.store().recent(index) {

@@ -215,7 +215,8 @@ impl<D: Disk> Node<D> {
             | MessageType::MsgRequestPreVote
             | MessageType::MsgRequestPreVoteResponse
             | MessageType::MsgTimeoutNow => {
-                if catching_up {
+                let stands = msg.get_msg_type() == MessageType::MsgTimeoutNow;
+                if catching_up || (stands && self.lacks) {
                     return Ok(());
                 }
             }

@@ -67,6 +67,7 @@ pub struct Figures {
     pub busy: u64,
     pub cuts: u64,
     pub fetched: u64,
+    pub lost_checkpoints: u64,
     pub changes: u64,
 }
 
@@ -81,6 +82,7 @@ impl Figures {
         self.busy += other.busy;
         self.cuts += other.cuts;
         self.fetched += other.fetched;
+        self.lost_checkpoints += other.lost_checkpoints;
         self.changes += other.changes;
     }
 }
@@ -457,6 +459,7 @@ impl<'s> Cluster<'s> {
                 67 => (0..self.replicas.len()).for_each(|at| self.crash(at, true)),
                 75..155 => self.start_if_down(at),
                 155..215 => self.checkpoint_or_cut(at),
+                300..310 => self.lose_checkpoint(at),
                 215..275 => self.change_members(),
                 _ => {}
             }
@@ -486,6 +489,22 @@ impl<'s> Cluster<'s> {
             self.replicas[at].checkpoint = None;
             self.replicas[at].membership = None;
             self.figures.wipes += 1;
+        }
+    }
+
+    /// A checkpoint turns out to be damaged when a replica starts, behind which its log
+    /// was cut; another replica has one.
+    fn lose_checkpoint(&mut self, at: usize) {
+        let base = |r: &Replica| r.node.as_ref().map_or(u64::MAX, |node| node.log().base());
+        let own = base(&self.replicas[at]);
+        let has = |r: &Replica| r.checkpoint.is_some_and(|from| from.index >= own);
+        let others = || (0..).zip(&self.replicas).filter(|(i, _)| *i != at);
+        if own > 0 && others().any(|(_, r)| has(r)) && others().all(|(_, r)| r.wants.is_none()) {
+            self.crash(at, false);
+            self.replicas[at].checkpoint = None;
+            self.replicas[at].membership = None;
+            self.figures.lost_checkpoints += 1;
+            self.start(at);
         }
     }
 
