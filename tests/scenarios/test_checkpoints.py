@@ -109,6 +109,16 @@ def test_logs_are_cut_and_replicas_come_back_from_checkpoints(cluster: Cluster) 
     cluster.must_settle()
     assert "is damaged" in (replica(cluster, follower) / "node.log").read_text()
 
+    # One that has none that is whole gets another replica's, although its log was cut.
+    cluster.kill(follower)
+    for one in (replica(cluster, follower) / "checkpoints").iterdir():
+        if one.name.isdecimal():
+            (one / "said").write_bytes(b"of another length")
+    cluster.restart(follower)
+    wait_for("its own program", lambda: get(cluster, follower, "while") == "it was down", 60)
+    cluster.must_settle()
+    assert "it needs a checkpoint" in (replica(cluster, follower) / "node.log").read_text()
+
     # One that lost its disk gets a checkpoint from another one.
     cluster.kill(follower)
     for name in ("log", "files", "checkpoints", "manifest"):
