@@ -146,7 +146,7 @@ class Node:
             door=Door.of(self._config),
             warn=self._warn,
         )
-        self._take_state_dir()
+        await self._take_state_dir()
         watch: asyncio.Task[None] | None = None
         expiry: asyncio.Task[None] | None = None
         try:
@@ -293,7 +293,7 @@ class Node:
                 " stop it first"
             )
 
-    def _take_state_dir(self) -> None:
+    async def _take_state_dir(self) -> None:
         """Hold the state directory, waiting shortly for a killed predecessor's remains."""
         try:
             self._state.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -314,7 +314,7 @@ class Node:
                     raise CraneError(
                         f"another process holds the state directory {self._state}; stop it first"
                     ) from None
-                time.sleep(0.02)
+                await asyncio.sleep(0.02)
             else:
                 return
 
