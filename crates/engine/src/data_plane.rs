@@ -257,6 +257,7 @@ impl<'a, H: Host> DataPlane<'a, H> {
                 Arrival::Removed(index) => return Err(removed(self.config.id, index)),
                 Arrival::Lost => {
                     self.leading.forget(peer);
+                    self.gateways.connection_changed(peer);
                     self.clients_at.remove(&peer);
                     self.core.peers.release();
                     self.node.peer_unreachable(peer.into());
@@ -270,10 +271,7 @@ impl<'a, H: Host> DataPlane<'a, H> {
     fn peer_connected(&mut self, peer: u8, new_life: bool) {
         let peers = &mut self.core.peers;
         self.comparing.connected(peer, new_life, self.shared, peers);
-        if new_life {
-            let view = self.leading.view().unwrap_or(&self.core.filter);
-            self.gateways.replaced(peer, view.gateway(peer).incarnation);
-        }
+        self.gateways.connection_changed(peer);
         if self.leading.is_ready() {
             self.send_target(peer);
         }
@@ -286,7 +284,20 @@ impl<'a, H: Host> DataPlane<'a, H> {
     /// caught up.
     fn send_target(&mut self, peer: u8) {
         let target = ToGateway::Target(self.node.last_index());
-        self.core.peers.add(peer, kind::GATEWAY, &target.encode());
+        let sent = self.core.peers.add(peer, kind::GATEWAY, &target.encode());
+        if sent && let Some(view) = self.leading.view() {
+            self.gateways.aimed(peer, view.gateway(peer).incarnation);
+        }
+    }
+
+    /// A leader says how far the log goes. Until this replica has come so far its
+    /// gateway has no incarnation, which ends those of the process before it.
+    fn hear_target(&mut self, leader: u8, index: u64) {
+        self.catch_up.aim(index);
+        if !self.catch_up.is_done() {
+            let none = ToGateway::Started(0).encode();
+            self.core.peers.add(leader, kind::GATEWAY, &none);
+        }
     }
 
     /// Tells a leader, or a new connection to it, where this gateway is, and
@@ -312,8 +323,9 @@ impl<'a, H: Host> DataPlane<'a, H> {
                     ));
                 }
             }
+            ToGateway::Started(0) => self.gateways.has_none_yet(peer),
             ToGateway::Started(incarnation) => self.gateways.started(peer, incarnation),
-            ToGateway::Target(index) => self.catch_up.aim(index),
+            ToGateway::Target(index) => self.hear_target(peer, index),
             ToGateway::Ask(number, question) => self.hear_question(peer, number, &question),
             ToGateway::Answer(number, answer) => self.tell_answer(number, &answer),
             ToGateway::Clients(true) => _ = self.clients_at.insert(peer),

@@ -13,6 +13,9 @@ pub struct Gateways {
     own: u8,
     /// The incarnation that each gateway said it is at; lower ones are over.
     started: Vec<u32>,
+    /// What the log knew of a gateway when its replica was first told, on the
+    /// connection that there is now, how far it has to catch up.
+    known: Vec<Option<u32>>,
     /// Incarnations that ended with their replica's process: these and lower.
     ended: Vec<u32>,
 }
@@ -23,6 +26,7 @@ impl Gateways {
         Self {
             own,
             started: vec![0; 256],
+            known: vec![None; 256],
             ended: vec![0; 256],
         }
     }
@@ -32,11 +36,27 @@ impl Gateways {
         self.started[usize::from(gateway)] = incarnation;
     }
 
-    /// A replica's process is another one than before: whatever incarnation the
-    /// log knows by now is of the old one, because the new one begins with one
-    /// that is higher than all in the log.
-    pub fn replaced(&mut self, gateway: u8, known: u32) {
-        self.ended[usize::from(gateway)] = known;
+    /// There is another connection to a replica, or none.
+    pub fn connection_changed(&mut self, gateway: u8) {
+        self.known[usize::from(gateway)] = None;
+    }
+
+    /// A replica is told how far it has to catch up; the log knows of this
+    /// incarnation of its gateway.
+    pub fn aimed(&mut self, gateway: u8, incarnation: u32) {
+        self.known[usize::from(gateway)].get_or_insert(incarnation);
+    }
+
+    /// A replica that was told so has not begun an incarnation since its process
+    /// started: what the log knew when it was told is of a process before.
+    ///
+    /// That the process is another one than before does not say so: what the log
+    /// knows by now may be of the new one, which other replicas met earlier.
+    pub fn has_none_yet(&mut self, gateway: u8) {
+        let at = usize::from(gateway);
+        if let Some(known) = self.known[at] {
+            self.ended[at] = self.ended[at].max(known);
+        }
     }
 
     /// Declares gateways down that are; on a leader, every tick.
@@ -66,5 +86,27 @@ impl Gateways {
         for (gateway, incarnation) in over {
             leading.declare_down(gateway, incarnation);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_new_process_has_begun_itself_is_not_ended_with_the_old_one() {
+        let mut gateways = Gateways::new(1);
+        // Nobody was told anything, so the answer is an old one.
+        gateways.has_none_yet(2);
+        assert_eq!(gateways.ended[2], 0);
+        gateways.aimed(2, 3);
+        // By now the replica has caught up and begun another one.
+        gateways.aimed(2, 4);
+        gateways.has_none_yet(2);
+        assert_eq!(gateways.ended[2], 3);
+        gateways.connection_changed(2);
+        gateways.aimed(2, 5);
+        gateways.has_none_yet(2);
+        assert_eq!(gateways.ended[2], 5);
     }
 }

@@ -10,7 +10,7 @@ pub enum ToGateway {
     /// To the leader: an encoded batch.
     Batch(Vec<u8>),
     /// To the leader: the gateway that speaks is at this incarnation; lower
-    /// ones are over.
+    /// ones are over. 0: it has none yet since its process started.
     Started(u32),
     /// From the leader: who has applied the log up to here has caught up.
     Target(u64),

@@ -9,8 +9,11 @@ use super::segment;
 use crate::disk::{Disk, DiskFile};
 use crate::error::Error;
 
-/// Bytes read at once when entries are read back in order.
+/// Bytes read at once when entries are read back in order, at last: most calls
+/// ask for a few entries, and the first of them knows nothing of more.
 const READ_AHEAD: usize = 256 << 10;
+/// Bytes read at first.
+const READ_FIRST: usize = 4 << 10;
 
 impl<D: Disk> LogStore<D> {
     /// The entry, if it is still in memory.
@@ -90,7 +93,8 @@ impl<D: Disk> LogStore<D> {
                 self.segment_file(at.segment(), |file| file.size())?
                     .saturating_sub(at.offset())
             };
-            let want = (len.max(READ_AHEAD) as u64).min(rest) as usize;
+            window.ahead = (2 * window.ahead).clamp(READ_FIRST, READ_AHEAD);
+            let want = (len.max(window.ahead) as u64).min(rest) as usize;
             window.bytes.resize(want, 0);
             let got = if at.segment() == self.number {
                 self.file.read_at(at.offset(), &mut window.bytes)?
@@ -132,6 +136,8 @@ struct Window {
     segment: u32,
     offset: u64,
     bytes: Vec<u8>,
+    /// Bytes that were asked for last; twice as many the next time.
+    ahead: usize,
 }
 
 impl<D: Disk> Storage for LogStore<D> {

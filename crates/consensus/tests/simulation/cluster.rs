@@ -4,15 +4,16 @@ use crane_consensus::{
     Checkpoint, Config, Error, Membership, Message, Node, Output, ProposeError, Role, SimDisk,
     Standing,
 };
-use rand::rngs::StdRng;
+use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
 use crate::checker::Checker;
+use crate::faults::Swarm;
 use crate::members;
 use crate::network::{Network, Weather, pick};
 
 /// Steps of trouble in one seed.
-const STEPS: u64 = 4000;
+pub const STEPS: u64 = 4000;
 /// Steps within which everything must work again.
 const RECOVERY: u64 = 20_000;
 
@@ -88,16 +89,16 @@ impl Figures {
 }
 
 pub struct Replica {
-    disk: SimDisk,
+    pub disk: SimDisk,
     pub node: Option<Node<SimDisk>>,
     /// The index whose turn it is to be handed over.
     next: u64,
     /// Steps between ticks: clocks differ.
     period: u64,
     /// Does nothing until this step, as if stopped by a signal.
-    paused_until: u64,
+    pub paused_until: u64,
     /// An error it may report, because its disk was made to fail.
-    may_fail: bool,
+    pub may_fail: bool,
     led: bool,
     /// What it can start from; kept beside the log, and lost with the disk.
     checkpoint: Option<Checkpoint>,
@@ -110,11 +111,12 @@ pub struct Replica {
 
 pub struct Cluster<'s> {
     pub scenario: &'s Scenario,
-    pub rng: StdRng,
-    network: Network,
+    pub rng: SmallRng,
+    pub network: Network,
     pub replicas: Vec<Replica>,
     checker: Checker,
-    now: u64,
+    pub now: u64,
+    pub swarm: Swarm,
     proposals: u64,
     pub figures: Figures,
 }
@@ -163,24 +165,21 @@ impl Output for Collect<'_> {
 
 impl<'s> Cluster<'s> {
     pub fn new(scenario: &'s Scenario, seed: u64) -> Self {
-        let mut rng = StdRng::seed_from_u64(seed);
+        let mut rng = SmallRng::seed_from_u64(seed);
+        let swarm = Swarm::draw(&mut rng);
         let replicas = (0..members::count(scenario))
-            .map(|_| {
-                let disk = SimDisk::new();
-                disk.set_lying(scenario.lying_disks);
-                Replica {
-                    disk,
-                    node: None,
-                    next: 1,
-                    period: rng.random_range(8..13),
-                    paused_until: 0,
-                    may_fail: false,
-                    led: false,
-                    checkpoint: None,
-                    membership: None,
-                    gone: false,
-                    wants: None,
-                }
+            .map(|_| Replica {
+                disk: SimDisk::new(),
+                node: None,
+                next: 1,
+                period: rng.random_range(8..13),
+                paused_until: 0,
+                may_fail: false,
+                led: false,
+                checkpoint: None,
+                membership: None,
+                gone: false,
+                wants: None,
             })
             .collect();
         let mut cluster = Self {
@@ -190,6 +189,7 @@ impl<'s> Cluster<'s> {
             replicas,
             checker: Checker::default(),
             now: 0,
+            swarm,
             proposals: 0,
             figures: Figures::default(),
         };
@@ -220,7 +220,10 @@ impl<'s> Cluster<'s> {
 
     fn start(&mut self, at: usize) {
         let config = self.config(at);
+        let lies = self.scenario.lying_disks && self.rng.random_bool(0.5);
         let replica = &mut self.replicas[at];
+        // Not from the beginning: a replica that lost everything notices.
+        replica.disk.set_lying(lies && self.now > 0);
         match Node::open(config, replica.disk.reopen()) {
             Ok((mut node, recovery)) => {
                 if recovery.truncated_bytes > 0 {
@@ -241,7 +244,7 @@ impl<'s> Cluster<'s> {
     }
 
     /// The power goes, or only the process.
-    fn crash(&mut self, at: usize, power: bool) {
+    pub fn crash(&mut self, at: usize, power: bool) {
         let replica = &mut self.replicas[at];
         replica.node = None;
         replica.may_fail = false;
@@ -345,7 +348,7 @@ impl<'s> Cluster<'s> {
 
     /// A replica makes a checkpoint of all that it was handed, or cuts its log
     /// behind the one that it has.
-    fn checkpoint_or_cut(&mut self, at: usize) {
+    pub fn checkpoint_or_cut(&mut self, at: usize) {
         let replica = &mut self.replicas[at];
         let Some(node) = &mut replica.node else {
             return;
@@ -389,7 +392,7 @@ impl<'s> Cluster<'s> {
     }
 
     /// One step of time: what arrives, whose clock ticks, and some proposals.
-    fn step(&mut self) {
+    pub fn step(&mut self) {
         self.now += 1;
         self.figures.steps += 1;
         for msg in self.network.arriving(self.now) {
@@ -419,54 +422,7 @@ impl<'s> Cluster<'s> {
         }
     }
 
-    /// A while in which everything goes wrong.
-    pub fn trouble(&mut self) {
-        for _ in 0..STEPS {
-            self.step();
-            let at = self.rng.random_range(0..self.replicas.len());
-            match self.rng.random_range(0..2000) {
-                0..10 => self
-                    .network
-                    .partition(&mut self.rng, self.replicas.len() as u64),
-                10..30 => self.network.heal(),
-                30..36 => self.network.weather = Weather::draw(&mut self.rng),
-                36..42 => self.crash(at, true),
-                42..46 => self.crash(at, false),
-                46..52 => {
-                    // The power goes within one of the next changes to the disk.
-                    let count = self.rng.random_range(0..12);
-                    self.replicas[at].disk.stop_after(count);
-                    self.replicas[at].may_fail = true;
-                }
-                52..54 => {
-                    self.replicas[at].disk.set_sync_fails(true);
-                    self.replicas[at].may_fail = true;
-                }
-                54..57 => self.replicas[at].paused_until = self.now + self.rng.random_range(0..500),
-                57..60 => {
-                    let to = self.rng.random_range(1..=self.replicas.len() as u64);
-                    if let Some(node) = &mut self.replicas[at].node {
-                        node.transfer_leader(to);
-                    }
-                }
-                60..63 => {
-                    if let Some(node) = &mut self.replicas[at].node {
-                        node.campaign();
-                    }
-                }
-                63..67 => self.wipe(at),
-                // All at once, the worst for what is not synced.
-                67 => (0..self.replicas.len()).for_each(|at| self.crash(at, true)),
-                75..155 => self.start_if_down(at),
-                155..215 => self.checkpoint_or_cut(at),
-                300..310 => self.lose_checkpoint(at),
-                215..275 => self.change_members(),
-                _ => {}
-            }
-        }
-    }
-
-    fn start_if_down(&mut self, at: usize) {
+    pub fn start_if_down(&mut self, at: usize) {
         if self.replicas[at].node.is_none() && !self.replicas[at].gone {
             self.start(at);
         }
@@ -474,7 +430,7 @@ impl<'s> Cluster<'s> {
 
     /// A disk is replaced, if all others are well: what a majority lost nobody
     /// can bring back.
-    fn wipe(&mut self, at: usize) {
+    pub fn wipe(&mut self, at: usize) {
         let well = |r: &Replica| {
             let node = r.node.as_ref();
             node.is_some_and(|n| n.standing() == Standing::Voter)
@@ -494,7 +450,7 @@ impl<'s> Cluster<'s> {
 
     /// A checkpoint turns out to be damaged when a replica starts, behind which its log
     /// was cut; another replica has one.
-    fn lose_checkpoint(&mut self, at: usize) {
+    pub fn lose_checkpoint(&mut self, at: usize) {
         let base = |r: &Replica| r.node.as_ref().map_or(u64::MAX, |node| node.log().base());
         let own = base(&self.replicas[at]);
         let has = |r: &Replica| r.checkpoint.is_some_and(|from| from.index >= own);

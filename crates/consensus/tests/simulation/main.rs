@@ -6,6 +6,7 @@
 
 mod checker;
 mod cluster;
+mod faults;
 mod members;
 mod network;
 
@@ -13,8 +14,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use cluster::{Cluster, Scenario};
 
-/// Seeds of each scenario without a setting; about fifteen seconds in all.
-const SEEDS: u64 = 40;
+/// Seeds of each scenario without a setting, and a quarter of them of each with
+/// changes of members: about a minute of one core.
+const SEEDS: u64 = 1000;
 
 fn setting(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;
@@ -172,7 +174,7 @@ fn a_disk_that_lies_about_syncs_is_caught() {
             must_recover: false,
             ..Scenario::default()
         },
-        400,
+        2000,
     );
 }
 
@@ -186,6 +188,6 @@ fn a_replica_that_forgot_and_votes_at_once_is_caught() {
             must_recover: false,
             ..Scenario::default()
         },
-        400,
+        2000,
     );
 }

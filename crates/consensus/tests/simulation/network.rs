@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crane_consensus::Message;
 use crane_consensus::wire::{self, Frame, FrameReader};
 use rand::Rng;
-use rand::rngs::StdRng;
+use rand::rngs::SmallRng;
 
 /// What goes wrong, in chances out of a thousand.
 #[derive(Debug, Clone)]
@@ -29,7 +29,7 @@ impl Weather {
         }
     }
 
-    pub fn draw(rng: &mut StdRng) -> Self {
+    pub fn draw(rng: &mut SmallRng) -> Self {
         Self {
             lose: *pick(rng, &[0, 0, 10, 100, 300]),
             repeat: *pick(rng, &[0, 20, 200]),
@@ -39,7 +39,7 @@ impl Weather {
     }
 }
 
-pub fn pick<'a, T>(rng: &mut StdRng, choices: &'a [T]) -> &'a T {
+pub fn pick<'a, T>(rng: &mut SmallRng, choices: &'a [T]) -> &'a T {
     &choices[rng.random_range(0..choices.len())]
 }
 
@@ -63,7 +63,7 @@ impl Network {
         }
     }
 
-    pub fn send(&mut self, rng: &mut StdRng, now: u64, msg: &Message) {
+    pub fn send(&mut self, rng: &mut SmallRng, now: u64, msg: &Message) {
         if self.cut.contains(&(msg.from, msg.to)) || rng.random_range(0..1000) < self.weather.lose {
             return;
         }
@@ -113,7 +113,7 @@ impl Network {
     }
 
     /// Cuts some links between replicas 1 to `n`.
-    pub fn partition(&mut self, rng: &mut StdRng, n: u64) {
+    pub fn partition(&mut self, rng: &mut SmallRng, n: u64) {
         self.cut.clear();
         match rng.random_range(0..4) {
             // One replica alone.

@@ -8,7 +8,7 @@ use crane_channel::epoch::ConnId;
 use crane_gateway::clients::Readiness;
 use mio::Token;
 use rand::Rng;
-use rand::rngs::StdRng;
+use rand::rngs::SmallRng;
 use std::sync::{Arc, Mutex};
 
 /// A client and its connection.
@@ -38,7 +38,7 @@ impl Client {
     /// A client that connects; `enter` gives its socket to the gateway and says
     /// which connection it became.
     pub fn connect(
-        rng: &mut StdRng,
+        rng: &mut SmallRng,
         (replica, life): (u8, u64),
         enter: impl FnOnce(SimSocket) -> (ConnId, Token),
     ) -> Self {
@@ -81,7 +81,7 @@ impl Client {
     /// gateway's system reports.
     pub fn send(
         &mut self,
-        rng: &mut StdRng,
+        rng: &mut SmallRng,
         requests: u32,
         all: bool,
     ) -> Option<(Token, Readiness)> {

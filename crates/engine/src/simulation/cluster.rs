@@ -23,7 +23,7 @@ use crane_channel::segment::{Segment, Settings};
 use crane_consensus::{Checkpoint, Node, SimDisk, Standing};
 use crane_gateway::clients::Readiness;
 use mio::{Poll, Token, Waker};
-use rand::rngs::StdRng;
+use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use serde_json::{Value, json};
 use std::cell::Cell;
@@ -164,13 +164,14 @@ struct Replica {
 
 pub struct Cluster<'s> {
     scenario: &'s Scenario,
-    rng: StdRng,
+    rng: SmallRng,
     clock: Clock,
     network: Network,
     replicas: Vec<Replica>,
     clients: Vec<Client>,
     pub checker: Checker,
     figures: Figures,
+    swarm: faults::Swarm,
     next_fault: u64,
     next_client: u64,
     calm: bool,
@@ -179,8 +180,9 @@ pub struct Cluster<'s> {
 
 impl<'s> Cluster<'s> {
     pub fn new(scenario: &'s Scenario, seed: u64) -> Self {
-        let mut rng = StdRng::seed_from_u64(seed);
-        let replica = |rng: &mut StdRng| {
+        let mut rng = SmallRng::seed_from_u64(seed);
+        let swarm = faults::Swarm::draw(&mut rng);
+        let replica = |rng: &mut SmallRng| {
             let disk = SimDisk::new();
             Replica {
                 disk,
@@ -207,6 +209,7 @@ impl<'s> Cluster<'s> {
             clients: Vec::new(),
             checker: Checker::new(scenario.replicas.into()),
             figures: Figures::default(),
+            swarm,
             next_fault: 0,
             next_client: 0,
             calm: false,

@@ -11,7 +11,7 @@ use crane_consensus::wire::{self, kind};
 use crane_consensus::{Membership, Message, SimDisk};
 use crane_gateway::clients::Clients;
 use crane_gateway::socket::Socket;
-use rand::rngs::StdRng;
+use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use rustix::fd::BorrowedFd;
 use std::cell::Cell;
@@ -71,7 +71,7 @@ pub struct SimHost {
     pub clock: Clock,
     /// Nanoseconds by which the wall clock is wrong.
     pub skew: Rc<Cell<i64>>,
-    pub chance: StdRng,
+    pub chance: SmallRng,
     /// The server listens.
     pub listening: bool,
     /// Clients are let in.
@@ -88,7 +88,7 @@ impl SimHost {
         Self {
             clock,
             skew,
-            chance: StdRng::seed_from_u64(seed),
+            chance: SmallRng::seed_from_u64(seed),
             listening: false,
             is_open: false,
         }
@@ -246,6 +246,12 @@ impl SimLinks {
         };
         self.arrivals.push((from, arrival));
         true
+    }
+
+    /// Replicas to which there is a connection.
+    pub fn connected(&self) -> Vec<u8> {
+        let ends = self.ends.iter().filter(|(_, end)| end.conn.is_some());
+        ends.map(|(id, _)| *id).collect()
     }
 
     /// Since when there has been no connection to `peer`, microseconds.

@@ -18,7 +18,7 @@ use cluster::{Cluster, Figures};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Seeds of each scenario without a setting.
-const SEEDS: u64 = 100;
+const SEEDS: u64 = 1000;
 
 /// What a run is about.
 #[derive(Debug, Clone)]
@@ -222,7 +222,7 @@ fn a_filter_that_forgets_is_caught() {
         ..PLAIN
     };
     let words = ["given another epoch", "was due", "connected twice"];
-    expect_caught(&scenario, &words, 400);
+    expect_caught(&scenario, &words, 2000);
 }
 
 #[test]
@@ -232,7 +232,7 @@ fn time_that_goes_back_is_caught() {
         forgotten_time: true,
         ..PLAIN
     };
-    expect_caught(&scenario, &["virtual time"], 400);
+    expect_caught(&scenario, &["virtual time"], 2000);
 }
 
 #[test]

@@ -6,7 +6,7 @@
 
 use super::host::Packet;
 use rand::Rng;
-use rand::rngs::StdRng;
+use rand::rngs::SmallRng;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// An unanswered connection is given up after so long, microseconds: about
@@ -63,7 +63,7 @@ impl Network {
 
     /// `a` dials `b`, whose machine answers. Nothing comes of it when a
     /// direction is cut.
-    pub fn dial(&mut self, rng: &mut StdRng, now: u64, (a, b): (u8, u8), incarnations: [u32; 2]) {
+    pub fn dial(&mut self, rng: &mut SmallRng, now: u64, (a, b): (u8, u8), incarnations: [u32; 2]) {
         if self.is_cut(a, b) || self.is_cut(b, a) {
             return;
         }
@@ -85,7 +85,7 @@ impl Network {
         }
     }
 
-    pub fn send(&mut self, rng: &mut StdRng, now: u64, from: u8, id: u64, packet: Packet) {
+    pub fn send(&mut self, rng: &mut SmallRng, now: u64, from: u8, id: u64, packet: Packet) {
         let Some(conn) = self.conns.get_mut(&id) else {
             return;
         };
@@ -157,7 +157,7 @@ impl Network {
     }
 
     /// Connections that a side gives up now: the side, the other, and the id.
-    pub fn give_up(&mut self, rng: &mut StdRng, now: u64) -> Vec<(u8, u8, u64)> {
+    pub fn give_up(&mut self, rng: &mut SmallRng, now: u64) -> Vec<(u8, u8, u64)> {
         let mut over = Vec::new();
         for (&id, conn) in &mut self.conns {
             let [a, b] = conn.ends;
@@ -188,7 +188,7 @@ impl Network {
     }
 
     /// A connection breaks: both sides hear of it.
-    pub fn break_one(&mut self, rng: &mut StdRng, now: u64) -> Vec<(u8, u8, u64)> {
+    pub fn break_one(&mut self, rng: &mut SmallRng, now: u64) -> Vec<(u8, u8, u64)> {
         let ids: Vec<u64> = self.conns.keys().copied().collect();
         if ids.is_empty() {
             return Vec::new();
@@ -207,7 +207,7 @@ impl Network {
 
     /// The process of a replica ends: its sockets are closed. With the machine
     /// they vanish without a word.
-    pub fn ends(&mut self, rng: &mut StdRng, now: u64, replica: u8, silently: bool) {
+    pub fn ends(&mut self, rng: &mut SmallRng, now: u64, replica: u8, silently: bool) {
         let of = |conn: &Conn| (0..2).find(|&side| conn.ends[side] == replica);
         let ids: Vec<u64> = self.conns.keys().copied().collect();
         for id in ids {
@@ -229,7 +229,7 @@ impl Network {
     }
 
     /// Cuts some directions between replicas 1 to `n`.
-    pub fn partition(&mut self, rng: &mut StdRng, n: u8) {
+    pub fn partition(&mut self, rng: &mut SmallRng, n: u8) {
         self.cut.clear();
         let one = rng.random_range(1..=n);
         let group: BTreeSet<u8> = (1..=n).filter(|_| rng.random_bool(0.5)).collect();

@@ -2,6 +2,40 @@
 
 use super::*;
 
+/// Where the numbers of each kind of fault end, in [`Cluster::fault`].
+const KINDS: [u32; 14] = [12, 44, 50, 56, 62, 64, 72, 82, 92, 100, 104, 108, 114, 117];
+/// These numbers mend something.
+const HEALS: std::ops::Range<u32> = 12..36;
+
+/// Which faults a run has, and how often. Where everything fails all the time
+/// nothing gets far: what takes several steps to go wrong needs runs in which
+/// some faults are rare, and others do not happen.
+pub(super) struct Swarm {
+    kinds: u32,
+    /// One of so many faults happens.
+    one_of: u32,
+}
+
+impl Swarm {
+    pub fn draw(rng: &mut SmallRng) -> Self {
+        let some: u32 = rng.random();
+        Self {
+            kinds: [u32::MAX, some, some][rng.random_range(0..3)],
+            one_of: [1, 2, 4, 10, 30][rng.random_range(0..5)],
+        }
+    }
+
+    /// Whether what was drawn does not happen in this run, or not this time.
+    fn spares(&self, rng: &mut SmallRng, drawn: u32) -> bool {
+        let kind = KINDS.iter().position(|end| drawn < *end);
+        let kind = kind.filter(|_| !HEALS.contains(&drawn));
+        kind.is_some_and(|kind| {
+            let none = self.kinds & (1 << kind) == 0;
+            none || rng.random_range(0..self.one_of) != 0
+        })
+    }
+}
+
 impl Cluster<'_> {
     /// The power goes, or only the process.
     pub(super) fn crash(&mut self, at: usize, power: bool) {
@@ -49,7 +83,11 @@ impl Cluster<'_> {
     pub(super) fn fault(&mut self) {
         let at = self.rng.random_range(0..self.replicas.len());
         let now = self.now();
-        match self.rng.random_range(0..1800) {
+        let drawn = self.rng.random_range(0..1800);
+        if self.swarm.spares(&mut self.rng, drawn) {
+            return;
+        }
+        match drawn {
             0..12 => self
                 .network
                 .partition(&mut self.rng, self.scenario.replicas),
@@ -109,8 +147,8 @@ impl Cluster<'_> {
             }
             108..114 => self.wipe(at),
             // All at once, the worst for what is not synced.
-            114..116 => (0..self.replicas.len()).for_each(|at| self.crash(at, true)),
-            116..156 => self.begin_checkpoint(at),
+            114..117 => (0..self.replicas.len()).for_each(|at| self.crash(at, true)),
+            117..157 => self.begin_checkpoint(at),
             200..260 => self.start_if_down(at),
             _ => {}
         }

@@ -96,7 +96,7 @@ impl Cluster<'_> {
             Some(running) => {
                 let node = &running.data_plane.node;
                 format!(
-                    "{:?} term {} leader {:?} commit {}/{} applied {} {:?} open {} epoch {} wants {:?} executed {} of {}",
+                    "{:?} term {} leader {:?} commit {}/{} applied {} {:?} open {} epoch {} wants {:?} executed {} of {} connected to {:?} progress {:?}",
                     node.role(),
                     node.term(),
                     node.leader(),
@@ -109,6 +109,8 @@ impl Cluster<'_> {
                     r.wants,
                     running.program.memory.executed,
                     self.checker.order.len(),
+                    running.data_plane.core.peers.connected(),
+                    node.progress(),
                 )
             }
         };
