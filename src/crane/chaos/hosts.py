@@ -22,6 +22,7 @@ from crane.chaos import clocks, disks, owned
 from crane.chaos.disks import Disk
 from crane.chaos.network import Network
 from crane.chaos.watched import Watched, wait_for
+from crane.child import describe_exit
 from crane.cluster import StateDir, Wanted, reconcile
 from crane.errors import CraneError
 from crane.node import last_line
@@ -198,7 +199,9 @@ class Hosts(Watched):
 
     def _must_run(self, number: int) -> None:
         if not self.runs(number):
-            raise CraneError(f"replica {number} ended: {last_line(self.node_log(number))}")
+            code = self._nodes[number].poll()
+            how = "" if code is None else f" ({describe_exit(code)})"
+            raise CraneError(f"replica {number} ended{how}: {last_line(self.node_log(number))}")
 
     def restart(self, number: int) -> None:
         """Start a replica that has ended; returns when it takes part.

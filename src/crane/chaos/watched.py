@@ -94,9 +94,10 @@ class Watched(ABC):
         before = self.status().replicas
         applied = max(one.applied or 0 for one in before)
         epoch = max(one.epoch or 0 for one in before)
+        rows: list[ReplicaStatus] = []
 
         def settled() -> bool:
-            rows = self.status().replicas
+            rows[:] = self.status().replicas
             return (
                 len(rows) == self.size
                 and all(one.healthy and one.agrees is not False for one in rows)
@@ -105,7 +106,10 @@ class Watched(ABC):
                 and len({one.output_hash for one in rows}) == 1
             )
 
-        wait_for("every replica's doing the same", settled, seconds)
+        try:
+            wait_for("every replica's doing the same", settled, seconds)
+        except CraneError as error:
+            raise CraneError(f"{error}: {_states(rows, applied)}; {self.said()}") from error
 
     def wait_whole(self, seconds: float = 60.0) -> float:
         """Wait until all replicas serve and have done what was agreed when this was called.
@@ -131,11 +135,7 @@ class Watched(ABC):
         try:
             return wait_for("full strength", whole, seconds)
         except CraneError as error:
-            states = ", ".join(
-                f"replica {one.id} {one.state} at {one.applied} of {goal} {one.reason or ''}"
-                for one in rows
-            )
-            raise CraneError(f"{error}: {states}; {self.said()}") from error
+            raise CraneError(f"{error}: {_states(rows, goal)}; {self.said()}") from error
 
     # What is done to it
 
@@ -169,3 +169,12 @@ class Watched(ABC):
             return one.healthy and one.address is not None and (one.applied or 0) >= goal
 
         return wait_for(f"replica {number}'s catching up", reached, seconds)
+
+
+def _states(rows: list[ReplicaStatus], goal: int) -> str:
+    """What each replica is doing, for somebody who waited in vain."""
+    return ", ".join(
+        f"replica {one.id} {one.state} at {one.applied} of {goal}, epoch {one.epoch},"
+        f" output {one.output_hash}{f', {one.reason}' if one.reason else ''}"
+        for one in rows
+    )
