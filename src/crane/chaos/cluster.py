@@ -16,8 +16,6 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from crane import control
 from crane.chaos.watched import Address, Watched, wait_for
@@ -92,24 +90,6 @@ class Cluster(Watched):
         self._cwd = cwd
         root = self.environment.get("CRANE_RUN_DIR")
         self.directory = ClusterRunDir(name, Path(root) if root else None)
-
-    def __enter__(self) -> Self:
-        """Start it; returns when every replica serves."""
-        try:
-            self.start()
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """End it and remove its state."""
-        self.close()
 
     def start(self) -> None:
         """Start ``crane run`` and wait until every replica serves clients.

@@ -13,8 +13,6 @@ import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from msgspec import structs
 
@@ -114,24 +112,6 @@ class Hosts(Watched):
     def configure(self, number: int) -> None:
         """Write a replica's configuration, where its directory was emptied or is new."""
         self.state.write_node_config(self.cluster, number)
-
-    def __enter__(self) -> Self:
-        """Start it; returns when every replica serves."""
-        try:
-            self.start()
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """End it and remove everything."""
-        self.close()
 
     def start(self) -> None:
         """Start all replicas that do not run, and wait until all serve clients.

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from types import TracebackType
+from typing import Self
 
 from crane import control, status
 from crane.config import split_address
@@ -48,6 +50,32 @@ class Watched(ABC):
     @abstractmethod
     def restart(self, number: int) -> None:
         """Start a killed replica again; returns when it takes part."""
+
+    @abstractmethod
+    def start(self) -> object:
+        """Start it; returns when every replica serves."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """End it and remove everything."""
+
+    def __enter__(self) -> Self:
+        """Start it."""
+        try:
+            self.start()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """End it."""
+        self.close()
 
     # What it is like
 
