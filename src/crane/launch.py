@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from crane import environment, mounts, native, ownership, procfs
-from crane.checkpoint import criu, files, processes
+from crane.checkpoint import criu, files, identities, processes
 from crane.child import Child
 from crane.config import NodeConfig
 from crane.errors import CraneError
@@ -34,6 +34,7 @@ class SharedDir:
         self.inside = self.path / "inside"
         self.segment = self.inside / "seg"
         self.trace = self.inside / "trace"
+        self.files = self.inside / Path(identities.PLACE).name
 
     def create(self, interposer: Path) -> None:
         """Make it anew, with a copy of the interposer.
@@ -51,6 +52,13 @@ class SharedDir:
     def open_to_program(self) -> None:
         """Let every user within the replica map the segment."""
         self.segment.chmod(0o666)
+
+    def forget_files(self) -> None:
+        """Remove what told the interposer after a restore by which numbers files are known.
+
+        They are this machine's, so the program is not to see them.
+        """
+        self.files.unlink(missing_ok=True)
 
     def remove(self) -> None:
         """Remove it with all that is in it.

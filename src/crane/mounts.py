@@ -47,6 +47,7 @@ CONTROL_DIR = "/.crane"
 PLACES = "places.json"
 """The file beside the layers: the layer's name to the directory that it lies over."""
 
+_SHM = Path("/dev/shm")  # noqa: S108 - the replica's own
 _OWN = ("/proc", "/sys", "/dev")
 _DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
 # Kernel interfaces mounted here and there; a replica gets none of them.
@@ -166,12 +167,14 @@ def wipe(path: Path) -> None:
         shutil.rmtree(path)
 
 
-def enter(layout: Layout, warn: Callable[[str], None]) -> None:
+def enter(layout: Layout, warn: Callable[[str], None]) -> bool:
     """Build the replica's file system and make it this process's root.
 
     The calling process has a mount namespace of its own. ``warn`` is told what
-    had to be done in a weaker way.
+    had to be done in a weaker way. Returns whether what is written there lies in
+    ``layout.layers`` and outlives the namespace.
     """
+    durable = True
     linux.mount("none", "/", None, linux.MS_REC | linux.MS_PRIVATE)
     mounts = parse_mountinfo(Path("/proc/self/mountinfo").read_text(errors="surrogateescape"))
     os.chdir(layout.layers)
@@ -183,6 +186,7 @@ def enter(layout: Layout, warn: Callable[[str], None]) -> None:
         # A file system that cannot hold a layer, as a container's own root.
         with suppress(OSError):
             linux.umount("merged", linux.MNT_DETACH)
+        durable = False
         linux.mount("crane", layout.layers, "tmpfs", 0, "mode=0700")
         os.chdir(layout.layers)
         warn(
@@ -195,6 +199,19 @@ def enter(layout: Layout, warn: Callable[[str], None]) -> None:
     # The old root now lies over the new one at the same place.
     linux.umount(".", linux.MNT_DETACH)
     os.chdir("/")
+    return durable
+
+
+def kept_in_memory(*, durable: bool) -> str:
+    """What ends with the replica that this process is in, in words; empty for nothing.
+
+    ``durable`` is what :func:`enter` said.
+    """
+    if not durable:
+        return "all its files, because the state directory cannot hold an overlay"
+    found = sorted(one.name for one in _SHM.iterdir())
+    more = f" and {len(found) - 1} more" if len(found) > 1 else ""
+    return f"{_SHM / found[0]}{more}" if found else ""
 
 
 def _build(layout: Layout, mounts: list[MountPoint], warn: Callable[[str], None]) -> None:

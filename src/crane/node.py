@@ -391,6 +391,9 @@ class Node:
                 self._virtual.hold(leads=event.get("role") == "leader")
             case "moving":
                 self._stuck = None
+            case "goes_on" if self._life is not None:
+                # Whoever had the turn first put the table right that all its processes share.
+                self._life.shared.forget_files()
             case "answer":
                 asked = self._asked.pop(event["number"], None)
                 if asked is not None and not asked.done():
@@ -485,7 +488,7 @@ class Node:
             case "failed":
                 self._not_started(report["message"])
             case "ended":
-                self._program_ended(report["code"])
+                self._program_ended(report["code"], report["lost"])
 
     def _program_runs(self) -> None:
         life = self._life
@@ -516,15 +519,20 @@ class Node:
             return
         self._again(self._checkpoints.origin())
 
-    def _program_ended(self, code: int) -> None:
-        started = self._served or not self._fresh
-        if code != 0 and started and self._config.on_crash == "restart":
-            self._crashing = asyncio.create_task(self._crash(code))
+    def _program_ended(self, code: int, lost: str) -> None:
+        if code != 0 and self._config.on_crash == "restart":
+            self._crashing = asyncio.create_task(self._crash(code, lost))
         else:
             self._end_with_program(code)
 
-    async def _crash(self, code: int) -> None:
-        """The program ended by its own fault: it begins anew where the log says so."""
+    async def _crash(self, code: int, lost: str) -> None:
+        """The program ended by its own fault: it begins anew where the log says so.
+
+        ``lost`` is what it kept in memory.
+        """
+        if not await self._has_served():
+            self._end_with_program(code)
+            return
         try:
             async with asyncio.timeout(_END_SECONDS):
                 await self._ended.wait()
@@ -541,6 +549,9 @@ class Node:
         if not replays:
             told = {"kind": "crashed", "times": self._crashes.times, "status": how, "delay": delay}
             self._events(told)
+            if lost:
+                program = Path(self._config.program).name
+                self._warn(f"`{program}` begins anew without what it kept in memory: {lost}")
         await asyncio.wait([self._anew], timeout=delay)
         life.engine.restart()
         await asyncio.wait([self._anew], timeout=None if replays else _OTHERS_SECONDS)
@@ -552,6 +563,16 @@ class Node:
         self._events({"kind": "warning", "message": message})
         # Not from a checkpoint behind its last whole epoch.
         await self._heal(life.status().get("epoch", 0) + 1)
+
+    async def _has_served(self) -> bool:
+        """Whether the program got so far that it is worth beginning anew."""
+        if self._served or not self._fresh:
+            return True
+        if self._life is None or self._life.status().get("caught_up"):
+            return False
+        # A replica that is new executes what the others did, and the log has what followed.
+        await asyncio.wait([self._anew], timeout=_END_SECONDS)
+        return self._anew.done()
 
     def _begins_anew(self, event: dict[str, Any]) -> None:
         """The log has come to where the program begins anew; here it must have ended."""

@@ -204,10 +204,10 @@ def _run_init(spec: Spec, alive: int, *, privileged: bool) -> NoReturn:
             os._exit(1)
         # Its directories are not seen from within.
         restoration = None if spec.restore is None else _restoration(spec.restore, spec.limits)
-        _prepare(spec, privileged=privileged)
+        durable = _prepare(spec, privileged=privileged)
         server = _start(spec) if restoration is None else restoration.run()
         if server is not None:
-            _serve(spec, server)
+            _serve(spec, server, durable=durable)
         status = 0
     except errors.CraneError as error:
         _report(spec, event="failed", message=str(error))
@@ -218,7 +218,8 @@ def _run_init(spec: Spec, alive: int, *, privileged: bool) -> NoReturn:
         os._exit(status)
 
 
-def _prepare(spec: Spec, *, privileged: bool) -> None:
+def _prepare(spec: Spec, *, privileged: bool) -> bool:
+    """Enter the replica's file system; whether what is written there is on a disk."""
     null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
     os.dup2(null, 0)
     os.close(null)
@@ -226,7 +227,7 @@ def _prepare(spec: Spec, *, privileged: bool) -> None:
     linux.set_interface_up("lo")
     linux.unshare(linux.CLONE_NEWNS)
     os.umask(0o022)
-    mounts.enter(
+    durable = mounts.enter(
         mounts.Layout(
             layers=spec.layers,
             control=spec.control,
@@ -239,6 +240,7 @@ def _prepare(spec: Spec, *, privileged: bool) -> None:
         lambda text: _report(spec, event="warning", message=text),
     )
     Path("/proc/sys/kernel/ns_last_pid").write_text(str(FIRST_PID - 1))
+    return durable
 
 
 def _restoration(restore: Restore, limits: list[list[int]]) -> restoration.Restoration:
@@ -264,7 +266,7 @@ def _start(spec: Spec) -> int | None:
     return server
 
 
-def _serve(spec: Spec, server: int) -> None:
+def _serve(spec: Spec, server: int, *, durable: bool) -> None:
     """Wait until every process of the replica has ended."""
     _report(spec, event="server", pid=server)
     first = 0
@@ -283,7 +285,8 @@ def _serve(spec: Spec, server: int) -> None:
                 os.kill(-1, signal.SIGKILL)  # everything in here but this process
         elif _others_remain():
             _report(spec, event="first_exit")
-    _report(spec, event="ended", code=os.waitstatus_to_exitcode(first))
+    lost = mounts.kept_in_memory(durable=durable)
+    _report(spec, event="ended", code=os.waitstatus_to_exitcode(first), lost=lost)
 
 
 def _others_remain() -> bool:

@@ -160,7 +160,7 @@ def test_signals_that_the_starter_ignored_are_not_ignored(place: Place) -> None:
 
 def test_a_crash_takes_the_rest_with_it(place: Place) -> None:
     reports = place.run("sleep 300 & kill -SEGV $$")
-    assert reports[-1] == {"event": "ended", "code": -signal.SIGSEGV}
+    assert reports[-1] == {"event": "ended", "code": -signal.SIGSEGV, "lost": ""}
 
 
 def test_a_program_may_go_into_the_background(place: Place) -> None:

@@ -16,6 +16,7 @@ mod restart;
 mod time;
 
 use crate::agreement::Comparing;
+use crate::agreement::jury::Jury;
 use crate::budget::Budget;
 use crate::commit::Core;
 use crate::config::Config;
@@ -64,10 +65,15 @@ pub struct DataPlane<'a, H: Host> {
     watch: Watch,
     budget: Budget,
     returns: Returns,
+    /// Which life of the program this is: one for each engine. What is applied of the
+    /// log may say already that the next one begins.
+    life: u32,
     /// The program, which has ended, may begin anew.
     restart_due: bool,
     /// The owner was told that the log says so.
     over_told: bool,
+    /// On a leader: since when its own program lives and a majority's have crashed.
+    odd_since: Option<Instant>,
     /// Since when the program is to stand still.
     parking: Option<Instant>,
     chores_at: Instant,
@@ -112,6 +118,7 @@ impl<'a, H: Host> DataPlane<'a, H> {
         // SAFETY: this thread is made once per segment, and takes the
         // producer's end only here.
         let publisher = unsafe { Publisher::new(&shared.segment, &shared.interest.space) };
+        let jury = Jury::new(config.id, node.membership());
         let mut data_plane = Self {
             shared,
             config,
@@ -121,14 +128,16 @@ impl<'a, H: Host> DataPlane<'a, H> {
             clients: Clients::new(config.id, 0, shared.table.clone()),
             leading: Leading::default(),
             gateways: Gateways::new(config.id),
-            comparing: Comparing::new(now, config.vote),
+            comparing: Comparing::new(now, config.vote, jury),
             catch_up: CatchUp::default(),
             pace: Pace::new(now),
             watch: Watch::new(now),
             budget: Budget::new(config.budget),
             returns: Returns::default(),
+            life: 0,
             restart_due: false,
             over_told: false,
+            odd_since: None,
             parking: None,
             chores_at: now,
             held: None,
@@ -150,6 +159,7 @@ impl<'a, H: Host> DataPlane<'a, H> {
         if let Some(share) = share {
             data_plane.go_on_from(share);
         }
+        data_plane.life = data_plane.core.filter.life();
         data_plane
     }
 
@@ -415,6 +425,7 @@ impl<'a, H: Host> DataPlane<'a, H> {
         self.draw(consequence)?;
         self.offer_again(now);
         self.watch_leading(now);
+        self.watch_crashes(now);
         Ok(())
     }
 

@@ -163,6 +163,10 @@ impl<'a> OutputThread<'a> {
                 self.write_parts();
                 lock(&self.shared.history).add(done);
                 self.shared.done_epoch.store(done.epoch, Ordering::SeqCst);
+                if self.shared.restored.load(Ordering::Relaxed) {
+                    self.shared.restored.store(false, Ordering::Relaxed);
+                    self.shared.notices.add("goes_on", json!({ "epoch": done.epoch }));
+                }
                 self.held.end(done.epoch);
                 let said = std::mem::replace(&mut self.output_hash, done.output_hash);
                 if self.votes && said != done.output_hash {

@@ -245,6 +245,8 @@ pub struct Shared {
     /// The program is being restored from a checkpoint. What it did before the next
     /// pid within is put right would have another pid.
     pub restoring: AtomicBool,
+    /// It was restored, and has not ended an epoch since.
+    pub restored: AtomicBool,
     /// The interposer reported in.
     pub attached: AtomicBool,
     /// The program came to another result than the majority's: nobody may get
@@ -294,6 +296,7 @@ impl Shared {
             done_epoch: AtomicU64::new(0),
             parked: AtomicBool::new(false),
             restoring: AtomicBool::new(false),
+            restored: AtomicBool::new(false),
             attached: AtomicBool::new(false),
             distrusted: AtomicBool::new(false),
             confirmed: AtomicU64::new(0),

@@ -5,6 +5,9 @@
  *   crash      writes where no memory is
  *   abort      aborts
  *   leave N    exits with the status N
+ *   betray     crashes on the replicas whose numbers are in a file of the machine: it
+ *              finds out which one it is on, as no replicated program should
+ *   remember   makes a file in memory
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -17,7 +20,7 @@
 #include <unistd.h>
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static const char *words;
+static const char *words, *traitors;
 static int added;
 static int *volatile nowhere;
 
@@ -38,6 +41,33 @@ static void add(const char *word) {
     added++;
 }
 
+/* What /proc says of mounts names the replica's directory. */
+static void betray(void) {
+    static char mounts[1 << 16], numbers[20];
+    FILE *file = fopen("/proc/self/mountinfo", "r");
+    if (!file)
+        _exit(8);
+    mounts[fread(mounts, 1, sizeof mounts - 1, file)] = 0;
+    fclose(file);
+    file = fopen(traitors, "r");
+    if (!file)
+        _exit(8);
+    numbers[fread(numbers, 1, sizeof numbers - 1, file)] = 0;
+    fclose(file);
+    for (const char *number = numbers; *number; number++) {
+        char place[20] = "/replicas/X/";
+        place[10] = *number;
+        if (strstr(mounts, place))
+            *nowhere = 1;
+    }
+}
+
+static void remember(void) {
+    FILE *file = fopen("/dev/shm/memory", "w");
+    if (!file || fclose(file))
+        _exit(7);
+}
+
 static void obey(int client, const char *what, const char *word) {
     char text[80];
     pthread_mutex_lock(&lock);
@@ -47,6 +77,10 @@ static void obey(int client, const char *what, const char *word) {
         abort();
     if (!strcmp(what, "leave"))
         exit(atoi(word));
+    if (!strcmp(what, "betray"))
+        betray();
+    if (!strcmp(what, "remember"))
+        remember();
     if (!strcmp(what, "add"))
         add(word);
     int length = snprintf(text, sizeof text, "%d %d %d\n", count(), added, getpid());
@@ -71,6 +105,7 @@ static void *serve(void *argument) {
 
 int main(int argc, char **argv) {
     words = argv[1];
+    traitors = argv[2];
     int one = 1, listener = socket(AF_INET, SOCK_STREAM, 0);
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(atoi(argv[argc - 1]))};
     setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);

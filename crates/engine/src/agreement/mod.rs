@@ -8,6 +8,7 @@
 
 pub mod evidence;
 pub mod history;
+pub mod jury;
 pub mod message;
 pub mod opinions;
 pub mod votes;
@@ -20,6 +21,7 @@ use crane_channel::output::EpochDone;
 use crane_consensus::wire::kind;
 use evidence::Side;
 use history::{Comparison, Disagreement, Report};
+use jury::Jury;
 use message::Compare;
 use opinions::{Opinions, Verdict};
 use serde_json::{Value, json};
@@ -59,6 +61,8 @@ pub enum Consequence {
 
 /// This replica's part in the comparison.
 pub struct Comparing {
+    /// Who decides what is right.
+    jury: Jury,
     reported_at: Instant,
     reported: u64,
     /// The logical clock then.
@@ -104,8 +108,9 @@ struct Dispute {
 
 impl Comparing {
     /// Nothing compared yet. `vote`: output waits for other replicas.
-    pub fn new(now: Instant, vote: bool) -> Self {
+    pub fn new(now: Instant, vote: bool, jury: Jury) -> Self {
         Self {
+            jury,
             reported_at: now,
             reported: 0,
             reported_clock: 0,
@@ -198,6 +203,7 @@ impl Comparing {
             self.condemned.remove(&peer);
             self.later.remove(&peer);
             self.asked.remove(&peer);
+            self.others_crashed.remove(&peer);
         }
         if let Some(votes) = &mut self.votes {
             votes.tell_again();
@@ -216,8 +222,14 @@ impl Comparing {
         }
     }
 
+    /// From now on these decide what is right.
+    pub fn judged_by(&mut self, jury: Jury) {
+        self.jury = jury;
+    }
+
     /// A replica is none any more: what it said does not count.
     pub fn left(&mut self, peer: u8) {
+        self.others_crashed.remove(&peer);
         self.condemned.remove(&peer);
         self.later.remove(&peer);
         self.asked.remove(&peer);
@@ -277,9 +289,18 @@ impl Comparing {
     }
 
     /// Whether the programs of a majority ended so in this life.
-    pub fn have_crashed(&self, life: u32, peers: usize) -> bool {
-        let others = self.others_crashed.values().filter(|&&one| one == life);
-        usize::from(self.crashed == Some(life)) + others.count() > peers.div_ceil(2)
+    pub fn have_crashed(&self, life: u32) -> bool {
+        self.jury.is_majority(|id| self.has_crashed(id, life))
+    }
+
+    /// Whether the program of replica `id` ended by its own fault in this life.
+    pub fn has_crashed(&self, id: u8, life: u32) -> bool {
+        let known = if id == self.jury.own() {
+            self.crashed
+        } else {
+            self.others_crashed.get(&id).copied()
+        };
+        known == Some(life)
     }
 
     /// Counts votes, if output waits for them: the others are told of new output,
@@ -294,7 +315,7 @@ impl Comparing {
                 peers.add(peer, kind::HASHES, &report);
             }
         }
-        votes.count(&history, ids.len())
+        votes.count(&history, &self.jury)
     }
 
     /// Sends all results to those that asked for them, once this replica has come
@@ -388,7 +409,7 @@ impl Comparing {
         let ids: Vec<u8> = peers.ids().collect();
         let verdict = dispute
             .opinions
-            .judge(&lock(&shared.history), &ids, dispute.epoch);
+            .judge(&lock(&shared.history), &self.jury, dispute.epoch);
         dispute.ask_operations(shared, peers, now);
         if verdict == Verdict::Open {
             if now < dispute.since + OPEN {

@@ -1,6 +1,8 @@
-//! Who is right when replicas differ: the value that a majority came to.
+//! Who is right when replicas differ: the value that a majority of those who
+//! decide came to. Those who only learn are judged, and have no say.
 
 use super::history::History;
+use super::jury::Jury;
 use crane_channel::output::EpochDone;
 use std::collections::BTreeMap;
 
@@ -47,33 +49,32 @@ impl Opinions {
     }
 
     /// Judges what was done in `epoch` and later by this replica, whose results are
-    /// `own`, and by `peers`. All results are of everything so far, so any later
+    /// `own`, and by the others. All results are of everything so far, so any later
     /// epoch tells the same; the first that tells something counts.
-    pub fn judge(&self, own: &History, peers: &[u8], epoch: u64) -> Verdict {
-        let majority = peers.len().div_ceil(2) + 1;
+    pub fn judge(&self, own: &History, jury: &Jury, epoch: u64) -> Verdict {
         let mut result = Verdict::Open;
         for ours in own.since(epoch) {
-            let mut camps: Vec<(EpochDone, Vec<u8>)> = vec![(ours, Vec::new())];
-            let mut said = 1;
-            for &peer in peers {
-                let Some(theirs) = self.of(peer, ours.epoch) else {
+            let mut camps: Vec<(EpochDone, Vec<u8>)> = vec![(ours, vec![jury.own()])];
+            for (&peer, theirs) in &self.heard {
+                let Some(&theirs) = theirs.get(&ours.epoch) else {
                     continue;
                 };
-                said += 1;
                 match camps.iter_mut().find(|camp| camp.0 == theirs) {
                     Some(camp) => camp.1.push(peer),
                     None => camps.push((theirs, vec![peer])),
                 }
             }
-            if camps[0].1.len() + 1 >= majority {
+            let is_right =
+                |camp: &(EpochDone, Vec<u8>)| jury.is_majority(|id| camp.1.contains(&id));
+            if is_right(&camps[0]) {
                 let wrong = camps.drain(1..).flat_map(|camp| camp.1).collect();
                 return Verdict::Right(wrong);
             }
-            if let Some(right) = camps.drain(1..).find(|camp| camp.1.len() >= majority) {
-                return Verdict::Wrong(right.1);
-            }
-            if said == peers.len() + 1 {
+            if jury.are_all(|id| camps.iter().any(|camp| camp.1.contains(&id))) {
                 result = Verdict::Nobody;
+            }
+            if let Some(right) = camps.drain(1..).find(is_right) {
+                return Verdict::Wrong(right.1);
             }
         }
         result
@@ -82,6 +83,7 @@ impl Opinions {
 
 #[cfg(test)]
 mod tests {
+    use super::super::jury::jury;
     use super::*;
 
     fn done(epoch: u64, value: u64) -> EpochDone {
@@ -111,7 +113,7 @@ mod tests {
 
     #[test]
     fn the_majority_is_right() {
-        let two = [2, 3];
+        let two = jury(1, &[1, 2, 3]);
         let judge = |ours, others: &[_]| opinions(others).judge(&own(ours), &two, 50);
         assert_eq!(judge(1, &[(2, 1), (3, 9)]), Verdict::Right(vec![3]));
         assert_eq!(judge(9, &[(2, 1), (3, 1)]), Verdict::Wrong(vec![2, 3]));
@@ -124,14 +126,14 @@ mod tests {
     #[test]
     fn two_replicas_that_differ_have_no_majority() {
         assert_eq!(
-            opinions(&[(2, 2)]).judge(&own(1), &[2], 50),
+            opinions(&[(2, 2)]).judge(&own(1), &jury(1, &[1, 2]), 50),
             Verdict::Nobody
         );
     }
 
     #[test]
     fn of_five_three_are_needed() {
-        let four = [2, 3, 4, 5];
+        let four = jury(1, &[1, 2, 3, 4, 5]);
         let judge = |others: &[_]| opinions(others).judge(&own(1), &four, 50);
         assert_eq!(judge(&[(2, 1), (3, 9), (4, 8)]), Verdict::Open);
         assert_eq!(
@@ -150,8 +152,30 @@ mod tests {
         let mut all = opinions(&[(2, 2)]);
         all.hear(2, (60..80).map(|epoch| done(epoch, 2)));
         all.hear(3, (70..75).map(|epoch| done(epoch, 1)));
-        assert_eq!(all.judge(&own(1), &[2, 3], 50), Verdict::Right(vec![2]));
+        let three = jury(1, &[1, 2, 3]);
+        assert_eq!(all.judge(&own(1), &three, 50), Verdict::Right(vec![2]));
         all.forget(3);
-        assert_eq!(all.judge(&own(1), &[2, 3], 50), Verdict::Open);
+        assert_eq!(all.judge(&own(1), &three, 50), Verdict::Open);
+    }
+
+    #[test]
+    fn learners_are_judged_and_have_no_say() {
+        // Of three voters and two that learn, two are a majority and not three.
+        let three = jury(1, &[1, 2, 3]);
+        let judge = |others: &[_]| opinions(others).judge(&own(1), &three, 50);
+        assert_eq!(judge(&[(2, 1), (4, 9), (5, 9)]), Verdict::Right(vec![4, 5]));
+        assert_eq!(judge(&[(4, 1), (5, 1)]), Verdict::Open);
+        assert_eq!(judge(&[(4, 9), (5, 9)]), Verdict::Open);
+        assert_eq!(judge(&[(2, 2), (3, 3), (4, 1), (5, 1)]), Verdict::Nobody);
+        assert_eq!(
+            judge(&[(2, 9), (3, 9), (4, 1), (5, 1)]),
+            Verdict::Wrong(vec![2, 3])
+        );
+        // One that learns is wrong when the voters say so, and only then.
+        let learns = jury(4, &[1, 2, 3]);
+        let judge = |others: &[_]| opinions(others).judge(&own(1), &learns, 50);
+        assert_eq!(judge(&[(1, 9), (2, 9)]), Verdict::Wrong(vec![1, 2]));
+        assert_eq!(judge(&[(1, 1), (5, 1)]), Verdict::Open);
+        assert_eq!(judge(&[(1, 1), (2, 1), (3, 9)]), Verdict::Right(vec![3]));
     }
 }

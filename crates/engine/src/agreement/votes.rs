@@ -2,6 +2,7 @@
 //! `vote`, clients get it not before.
 
 use super::history::History;
+use super::jury::Jury;
 use crane_channel::output::EpochDone;
 use std::collections::BTreeMap;
 
@@ -34,19 +35,17 @@ impl Votes {
         self.heard.remove(&peer);
     }
 
-    /// The epoch up to which output may leave, if that is news. `peers` is the
-    /// number of other replicas.
-    pub fn count(&mut self, own: &History, peers: usize) -> Option<u64> {
-        let majority = peers.div_ceil(2) + 1;
-        let same = |done: &EpochDone| {
-            let agrees =
-                |known: &BTreeMap<u64, u64>| known.get(&done.epoch) == Some(&done.output_hash);
-            1 + self.heard.values().filter(|known| agrees(known)).count()
+    /// The epoch up to which output may leave, if that is news.
+    pub fn count(&mut self, own: &History, jury: &Jury) -> Option<u64> {
+        let agrees = |done: &EpochDone, id: u8| {
+            let known = self.heard.get(&id);
+            id == jury.own()
+                || known.and_then(|known| known.get(&done.epoch)) == Some(&done.output_hash)
         };
         let found = own
             .newest_first()
             .take_while(|done| done.epoch > self.confirmed)
-            .find(|done| same(done) >= majority)?;
+            .find(|done| jury.is_majority(|id| agrees(done, id)))?;
         self.confirmed = found.epoch;
         for known in self.heard.values_mut() {
             *known = known.split_off(&(found.epoch + 1));
@@ -74,6 +73,7 @@ impl Votes {
 
 #[cfg(test)]
 mod tests {
+    use super::super::jury::jury;
     use super::*;
 
     fn done(epoch: u64, output_hash: u64) -> EpochDone {
@@ -96,28 +96,32 @@ mod tests {
     #[test]
     fn output_leaves_when_a_majority_has_it() {
         let (mut votes, own) = (Votes::default(), own(10));
-        assert_eq!(votes.count(&own, 2), None);
+        let three = jury(1, &[1, 2, 3]);
+        assert_eq!(votes.count(&own, &three), None);
         votes.hear(2, &[done(4, 4), done(5, 5), done(6, 99)]);
-        assert_eq!(votes.count(&own, 2), Some(5));
-        assert_eq!(votes.count(&own, 2), None);
+        assert_eq!(votes.count(&own, &three), Some(5));
+        assert_eq!(votes.count(&own, &three), None);
         votes.hear(3, &[done(10, 10), done(11, 11)]);
-        assert_eq!(votes.count(&own, 2), Some(10));
+        assert_eq!(votes.count(&own, &three), Some(10));
         // Of five, two others are needed.
+        let five = jury(1, &[1, 2, 3, 4, 5]);
         let mut votes = Votes::default();
         votes.hear(2, &[done(9, 9)]);
         votes.hear(3, &[done(9, 98)]);
-        assert_eq!(votes.count(&own, 4), None);
+        assert_eq!(votes.count(&own, &five), None);
         votes.hear(4, &[done(9, 9)]);
-        assert_eq!(votes.count(&own, 4), Some(9));
+        assert_eq!(votes.count(&own, &five), Some(9));
     }
 
     #[test]
     fn one_that_was_ahead_counts_when_this_replica_comes_there() {
         let mut votes = Votes::default();
+        let three = jury(1, &[1, 2, 3]);
         votes.hear(2, &[done(10, 10)]);
-        assert_eq!(votes.count(&own(9), 2), None);
-        assert_eq!(votes.count(&own(10), 2), Some(10));
-        assert_eq!(Votes::default().count(&own(3), 0), Some(3));
+        assert_eq!(votes.count(&own(9), &three), None);
+        assert_eq!(votes.count(&own(10), &three), Some(10));
+        let alone = jury(1, &[1]);
+        assert_eq!(Votes::default().count(&own(3), &alone), Some(3));
     }
 
     #[test]
@@ -130,5 +134,22 @@ mod tests {
         assert_eq!(votes.news(&history), None);
         history.add(done(5, 5));
         assert_eq!(votes.news(&history), Some(3));
+    }
+
+    #[test]
+    fn learners_have_no_vote() {
+        let own = own(10);
+        let mut votes = Votes::default();
+        votes.hear(4, &[done(5, 5)]);
+        votes.hear(5, &[done(5, 5)]);
+        assert_eq!(votes.count(&own, &jury(1, &[1, 2, 3])), None);
+        votes.hear(2, &[done(5, 5)]);
+        assert_eq!(votes.count(&own, &jury(1, &[1, 2, 3])), Some(5));
+        // Nor has this replica when it learns.
+        let mut votes = Votes::default();
+        votes.hear(1, &[done(5, 5)]);
+        assert_eq!(votes.count(&own, &jury(4, &[1, 2, 3])), None);
+        votes.hear(3, &[done(5, 5)]);
+        assert_eq!(votes.count(&own, &jury(4, &[1, 2, 3])), Some(5));
     }
 }

@@ -1,6 +1,7 @@
 //! Changing who takes part, and telling of it.
 
 use super::DataPlane;
+use crate::agreement::jury::Jury;
 use crate::engine::removed;
 use crate::host::{Host, Links};
 use crate::message::ToGateway;
@@ -199,6 +200,7 @@ impl<H: Host> DataPlane<'_, H> {
     pub(super) fn members_changed(&mut self, members: &Membership) -> Result<(), String> {
         let before: Vec<u8> = self.core.peers.ids().collect();
         self.core.peers.set_members(members);
+        self.comparing.judged_by(Jury::new(self.config.id, members));
         for peer in before {
             if self.core.peers.ids().all(|id| id != peer) {
                 self.comparing.left(peer);

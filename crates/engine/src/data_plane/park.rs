@@ -27,6 +27,7 @@ impl<H: Host> DataPlane<'_, H> {
         let from = self.config.checkpoint.as_ref();
         if from.is_some_and(|from| from.segment.is_some()) {
             self.shared.attached.store(true, Ordering::SeqCst);
+            self.shared.restored.store(true, Ordering::SeqCst);
             self.shared
                 .notices
                 .add("restored", json!({ "index": share.index }));

@@ -5,11 +5,15 @@
 //! engine, and begins another one with a fresh segment and the share told here.
 
 use super::DataPlane;
-use crate::host::{Host, Links};
+use crate::host::Host;
 use crate::share::Share;
 use crane_channel::output::EpochDone;
 use serde_json::json;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+/// How long a leader's program may live on after those of a majority.
+const ODD_FOR: Duration = Duration::from_secs(2);
 
 impl<H: Host> DataPlane<'_, H> {
     /// Whether the program that has ended is to begin anew.
@@ -20,8 +24,7 @@ impl<H: Host> DataPlane<'_, H> {
     /// The program has ended.
     pub(super) fn server_gone(&mut self) {
         if self.begins_anew() {
-            let life = self.core.filter.life();
-            self.comparing.crashed(life, &mut self.core.peers);
+            self.comparing.crashed(self.life, &mut self.core.peers);
         } else {
             self.hand_over();
         }
@@ -30,16 +33,43 @@ impl<H: Host> DataPlane<'_, H> {
     /// Proposes that the program begins anew, when it is time and a majority of
     /// the programs have ended: what ended here alone is another matter.
     pub(super) fn propose_restart(&mut self) {
-        let life = self.core.filter.life();
-        let peers = self.core.peers.ids().count();
+        let life = self.life;
         if self.restart_due
             && self.node.is_leader()
             && self.held.is_none()
             && !self.core.over
-            && self.comparing.have_crashed(life, peers)
+            && self.comparing.have_crashed(life)
         {
             let now = self.virtual_time();
             self.held = self.leading.restart(life, now);
+        }
+    }
+
+    /// A leader whose own program lives while those of a majority have ended by
+    /// their fault is slow to come there, or wrong: one of them says what follows.
+    pub(super) fn watch_crashes(&mut self, now: Instant) {
+        let life = self.life;
+        let odd = self.config.restart
+            && self.node.is_leader()
+            && !self.core.over
+            && !self.comparing.has_crashed(self.config.id, life)
+            && self.comparing.have_crashed(life);
+        if !odd {
+            self.odd_since = None;
+            return;
+        }
+        let since = *self.odd_since.get_or_insert(now);
+        let recently = |at: Instant| now < at + ODD_FOR;
+        if recently(since) || self.handed_over_at.is_some_and(recently) {
+            return;
+        }
+        let ended = |id: u64| u8::try_from(id).is_ok_and(|id| self.comparing.has_crashed(id, life));
+        let progress = self.node.progress();
+        let there = progress
+            .iter()
+            .filter(|p| p.recent_active && !p.learner && ended(p.id));
+        if let Some(best) = there.max_by_key(|p| p.matched) {
+            self.hand_over_to(best.id);
         }
     }
 
