@@ -86,6 +86,38 @@ CASE(killed_in_a_poll) { child_with(polls, true); }
 
 CASE(ends_while_a_thread_reads) { child_with(ends_beside_a_reader, false); }
 
+static void *reads_a_line(void *unused) {
+    char line[10];
+    fgets(line, sizeof line, fdopen(ends[0], "r"));
+    return unused;
+}
+
+/* The stream in which a thread waits is locked, and exit(3) does not wait for it. */
+CASE(exits_while_a_thread_reads_a_line) {
+    int status = 0;
+    char text[20] = "";
+    NEED(pipe(ends) == 0 && pipe(pair) == 0);
+    pid_t child = fork();
+    if (child == 0) {
+        pthread_t thread;
+        FILE *output = fdopen(pair[1], "w");
+        fputs("not flushed", output);
+        close(ends[1]);
+        close(pair[0]);
+        pthread_create(&thread, NULL, reads_a_line, NULL);
+        settle();
+        exit(3);
+    }
+    close(ends[0]);
+    close(pair[1]);
+    NEED(waitpid(child, &status, 0) == child);
+    result("status", WEXITSTATUS(status));
+    RESULT(read(pair[0], text, sizeof text - 1));
+    say("%s", text);
+    close(ends[1]);
+    close(pair[0]);
+}
+
 CASE(executes_while_a_thread_reads) { child_with(executes_beside_a_reader, false); }
 
 static void accepts(void) {
