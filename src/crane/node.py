@@ -12,11 +12,9 @@ away anyway: the log has it.
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import itertools
 import os
 import signal
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -27,8 +25,6 @@ import msgspec
 
 from crane import (
     certificates,
-    divergence,
-    environment,
     hang,
     initial,
     manifest,
@@ -36,17 +32,19 @@ from crane import (
     ownership,
     privileges,
     procfs,
+    start,
 )
 from crane.admin import AdminServer
 from crane.checkpoint.manager import Manager, ending
 from crane.checkpoint.store import Store
 from crane.child import describe_exit
-from crane.crash import Crashes, write_share
-from crane.errors import CraneError, UsageError
+from crane.crash import Crashes, Crashing
+from crane.errors import CraneError
 from crane.life import Life
 from crane.mail import Post
 from crane.registry import ClusterRunDir, NodeEntry
 from crane.remote import Door
+from crane.verdicts import Verdicts
 from crane.virtual import Holder
 
 if TYPE_CHECKING:
@@ -55,14 +53,9 @@ if TYPE_CHECKING:
 
 Events = Callable[[dict[str, Any]], None]
 
-_LOCK_SECONDS = 5.0
 _ROOM = 16 << 20
 """Bytes of free disk without which a program cannot be restored."""
-_HEALED_AT_MOST = 3
 _RESTORED_AT_MOST = 3
-# How long a program's end in the order, and the others', are waited for.
-_END_SECONDS = 1.0
-_OTHERS_SECONDS = 10.0
 _ANSWER_SECONDS = 3.0
 
 
@@ -105,15 +98,10 @@ class Node:
         self._virtual = Holder(config.virtual_address, config.virtual_interface, events)
         self._stuck: hang.Explanation | None = None
         self._explaining: asyncio.Task[None] | None = None
-        self._keeping: asyncio.Task[None] | None = None
-        self._diverged = 0
         self._not_restored = 0
         self._fresh = False
-        self._served = False
-        self._crashes = Crashes()
-        self._crashing: asyncio.Task[None] | None = None
-        self._ended = asyncio.Event()
-        self._anew: asyncio.Future[Path]
+        self._verdicts = Verdicts(config.id, self._state, self._checkpoints, self, events)
+        self._crashing = Crashing(config, Crashes(), self)
         self._next: asyncio.Future[Finish | Again]
         self._finished: Finish | None = None
         self._asked: dict[int, asyncio.Future[str]] = {}
@@ -131,7 +119,7 @@ class Node:
         # First, so that a start that is cut short is cleaned up after, too.
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             asyncio.get_running_loop().add_signal_handler(number, self._finish, 0)
-        self._check()
+        start.check(self._config, self._run_dir)
         admin = AdminServer(
             self._run_dir.socket(self._who),
             {
@@ -146,7 +134,7 @@ class Node:
             door=Door.of(self._config),
             warn=self._warn,
         )
-        await self._take_state_dir()
+        self._lock = await start.hold(self._state)
         watch: asyncio.Task[None] | None = None
         expiry: asyncio.Task[None] | None = None
         try:
@@ -210,9 +198,9 @@ class Node:
             case "mail":
                 self._post.deliver()
             case "differs":
-                self._replica_differs(event)
+                self._verdicts.files_differ(event)
             case "fatal":
-                self._fail(str(event.get("message", "the engine failed")))
+                self.fail(str(event.get("message", "the engine failed")))
             case "warning" | "role" | "members":
                 self._events(event)
 
@@ -223,8 +211,6 @@ class Node:
             if self._finished is not None:
                 return self._finished.code
             self._next = asyncio.get_running_loop().create_future()
-            self._anew = asyncio.get_running_loop().create_future()
-            self._ended.clear()
             self._life = Life(
                 self._config,
                 agreed=agreed,
@@ -237,6 +223,7 @@ class Node:
             )
             try:
                 self._life.start()
+                self._crashing.begin(self._life, fresh=self._fresh)
                 self._checkpoints.begin(self._life)
                 self._post.begin(self._life)
                 self._register()
@@ -257,66 +244,13 @@ class Node:
         self._post.end()
         restoring, self._restoring = self._restoring, None
         await ending(restoring)
-        crashing, self._crashing = self._crashing, None
-        await ending(crashing)
+        await self._crashing.end()
         if self._life is not None:
             await self._life.end()
         self._life = None
         self._attached, self._stuck, self._address = False, None, None
 
     # Starting
-
-    def _check(self) -> None:
-        config = self._config
-        for place in (config.state_dir, *config.hide):
-            for what, path in (("cwd", config.cwd), ("program", config.program)):
-                if Path(path).is_relative_to(place):
-                    raise UsageError(
-                        f"`{what}` ({path}) lies in {place}, which the program cannot see; move it"
-                    )
-        unknown = [name for name in config.limits if name not in environment.known_limits()]
-        if unknown:
-            raise UsageError(
-                f"field `limits.{unknown[0]}`: no such limit; known are"
-                f" {', '.join(environment.known_limits())}"
-            )
-        beyond = environment.unreachable_limit(config.limits)
-        if beyond is not None:
-            raise CraneError(
-                f"the agreed resource limit `{beyond}` is above what this process may set; raise it"
-                " (ulimit -H, LimitXXX= of the unit) or lower it in every replica's `limits`"
-            )
-        running = self._run_dir.nodes().get(config.id)
-        if running is not None:
-            raise CraneError(
-                f"replica {config.id} of `{config.name}` runs already (pid {running.process.pid});"
-                " stop it first"
-            )
-
-    async def _take_state_dir(self) -> None:
-        """Hold the state directory, waiting shortly for a killed predecessor's remains."""
-        try:
-            self._state.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._state.chmod(0o700)
-            path = self._state / "lock"
-            self._lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise CraneError(
-                f"cannot use the state directory {self._state}: {error.strerror}"
-            ) from error
-        deadline = time.monotonic() + _LOCK_SECONDS
-        while True:
-            try:
-                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    os.close(self._lock)
-                    raise CraneError(
-                        f"another process holds the state directory {self._state}; stop it first"
-                    ) from None
-                await asyncio.sleep(0.02)
-            else:
-                return
 
     def _compare_files(self, *, fresh: bool) -> str:
         """Look at all initial files; what replicas compare."""
@@ -360,18 +294,18 @@ class Node:
             case "stuck":
                 self._explaining = asyncio.create_task(self._explain(event))
             case "differs":
-                self._replica_differs(event)
+                self._verdicts.files_differ(event)
             case "diverged" | "other_diverged" | "undecided":
-                self._results_differ(event)
+                self._verdicts.results_differ(event, lambda: self._status({}))
             case "mail":
                 self._post.deliver()
             case "needs_checkpoint":
                 if self._restoring is None:
                     self._restoring = asyncio.create_task(self._rejoin(event["index"]))
             case "restart":
-                self._begins_anew(event)
+                self._crashing.log_says(event["share"])
             case "fatal":
-                self._fail(str(event.get("message", "the engine failed")))
+                self.fail(str(event.get("message", "the engine failed")))
             case kind:
                 self._note(str(kind), event)
                 self._events(event)
@@ -382,9 +316,10 @@ class Node:
                 self._attached = True
                 self._cancel_timer()
             case "server_exit" if "wait_status" in event:
-                self._ended.set()
+                self._crashing.ended_in_order()
             case "listening" if self._address is None:
-                self._served = True
+                self._fresh = False
+                self._crashing.served()
                 self._address = str(event.get("address"))
                 self._register()
             case "role":
@@ -405,76 +340,27 @@ class Node:
             f"the log that this replica misses was cut; it needs a checkpoint of entry {index}"
         )
         if self._checkpoints.impossible is not None:
-            self._fail(f"{message} or later, and {self._checkpoints.impossible}")
+            self.fail(f"{message} or later, and {self._checkpoints.impossible}")
             return
         self._events({"kind": "message", "message": message})
-        self._again(await self._checkpoints.fetch_at_least(index))
+        self.again(await self._checkpoints.fetch_at_least(index))
 
-    def _again(self, origin: Checkpoint | None) -> None:
+    def again(self, origin: Checkpoint | None, share: Path | None = None) -> None:
         """Begin another life."""
         if not self._next.done():
-            self._next.set_result(Again(origin))
+            self._next.set_result(Again(origin, share))
 
-    def _results_differ(self, event: dict[str, Any]) -> None:
-        """The program of this replica, or of another, came to other results."""
-        own, verdict = self._config.id, event["verdict"]
-        place = divergence.place(event, self._state) if verdict != "other_diverged" else None
-        told = {
-            "kind": "diverged",
-            "verdict": verdict,
-            "replicas": divergence.diverged(event, own),
-            "epoch": event["epoch"],
-            "message": divergence.line(event, own) + divergence.advice(event, self._state, place),
-        }
-        self._events(told)
-        self._reject_wrong(divergence.diverged(event, own), event["epoch"])
-        if place is not None:
-            self._keeping = asyncio.create_task(self._keep_evidence(event))
+    def begin_with(self, share: Path) -> None:
+        """Begin another life where the log says so, with the files as they are."""
+        self.again(None, share)
 
-    async def _keep_evidence(self, event: dict[str, Any]) -> None:
-        status = await self._status({})
-        try:
-            await asyncio.to_thread(divergence.keep, event, self._state, status)
-        except OSError as error:
-            self._events({"kind": "warning", "message": f"no evidence was kept: {error}"})
-        if event["verdict"] == "diverged":
-            await self._heal(event["epoch"])
+    async def heal(self, epoch: int) -> None:
+        """Begin anew from before ``epoch``: what happened then was wrong."""
+        await self._verdicts.heal(epoch)
 
-    def _reject_wrong(self, replicas: list[int], epoch: int) -> None:
-        """Set aside what these replicas saved of their programs when they had diverged."""
-        for one in self._checkpoints.store.all():
-            if one.manifest.taken_by in replicas and one.manifest.epoch >= epoch:
-                self._checkpoints.reject(one, "it was taken after the program had diverged")
-
-    async def _heal(self, epoch: int) -> None:
-        """This replica's program came to other results: begin anew before they did."""
-        self._diverged += 1
-        if self._diverged > _HEALED_AT_MOST:
-            self._fail(
-                f"its program came to other results than the majority's {self._diverged} times;"
-                " this machine or its files are not as the others'"
-            )
-            return
-        self._reject_wrong([self._config.id], epoch)
-        self._again(await asyncio.to_thread(self._checkpoints.origin))
-
-    def _replica_differs(self, event: dict[str, Any]) -> None:
-        """Another replica has other files or settings."""
-        other, names = event["replica"], ", ".join(event["names"])
-        if event["outvoted"]:
-            self._fail(
-                f"not the same here as on replica {other}: {names}; make them equal and start it"
-                " again"
-            )
-            return
-        if event["refused"]:
-            message = f"replica {other} is refused, it has not the same: {names}"
-        else:
-            message = (
-                f"the current directory is not the same as on replica {other}: {names}; what the"
-                " program reads there must be"
-            )
-        self._events({"kind": "warning", "message": message})
+    def tell(self, event: dict[str, Any]) -> None:
+        """Tell what happens."""
+        self._events(event)
 
     def _sandbox_report(self, report: dict[str, Any]) -> None:
         match report.get("event"):
@@ -488,7 +374,7 @@ class Node:
             case "failed":
                 self._not_started(report["message"])
             case "ended":
-                self._program_ended(report["code"], report["lost"])
+                self._crashing.program_ended(report["code"], report["lost"])
 
     def _program_runs(self) -> None:
         life = self._life
@@ -505,100 +391,22 @@ class Node:
         """The program was not started or restored; an earlier checkpoint may do."""
         origin = self._life.origin if self._life is not None else None
         if origin is None:
-            self._fail(message)
+            self.fail(message)
             return
         free = os.statvfs(self._state)
         if free.f_bavail * free.f_frsize < _ROOM:
             # Not the checkpoint's fault, and it is needed when there is room again.
-            self._fail(f"{message}; the disk of {self._state} is full: free some space")
+            self.fail(f"{message}; the disk of {self._state} is full: free some space")
             return
         self._checkpoints.reject(origin, message)
         self._not_restored += 1
         if self._not_restored > _RESTORED_AT_MOST:
-            self._fail(f"no checkpoint can be restored here: {message}")
+            self.fail(f"no checkpoint can be restored here: {message}")
             return
-        self._again(self._checkpoints.origin())
+        self.again(self._checkpoints.origin())
 
-    def _program_ended(self, code: int, lost: str) -> None:
-        if code != 0 and self._config.on_crash == "restart":
-            self._crashing = asyncio.create_task(self._crash(code, lost))
-        else:
-            self._end_with_program(code)
-
-    async def _crash(self, code: int, lost: str) -> None:
-        """The program ended by its own fault: it begins anew where the log says so.
-
-        ``lost`` is what it kept in memory.
-        """
-        if not await self._has_served():
-            self._end_with_program(code)
-            return
-        try:
-            async with asyncio.timeout(_END_SECONDS):
-                await self._ended.wait()
-        except TimeoutError:
-            # Not in the order: somebody ended it from outside, here alone.
-            self._end_with_program(code)
-            return
-        how, delay = describe_exit(code), self._crashes.note()
-        life = self._life
-        if life is None or life.engine is None:
-            return
-        # In a replay the log may have it already, or the whole cluster was stopped before.
-        replays = not life.status().get("caught_up")
-        if not replays:
-            told = {"kind": "crashed", "times": self._crashes.times, "status": how, "delay": delay}
-            self._events(told)
-            if lost:
-                program = Path(self._config.program).name
-                self._warn(f"`{program}` begins anew without what it kept in memory: {lost}")
-        await asyncio.wait([self._anew], timeout=delay)
-        life.engine.restart()
-        await asyncio.wait([self._anew], timeout=None if replays else _OTHERS_SECONDS)
-        if self._anew.done():
-            if not self._next.done():
-                self._next.set_result(Again(None, self._anew.result()))
-            return
-        message = f"the program ended here alone ({how}): it begins anew from an earlier state"
-        self._events({"kind": "warning", "message": message})
-        # Not from a checkpoint behind its last whole epoch.
-        await self._heal(life.status().get("epoch", 0) + 1)
-
-    async def _has_served(self) -> bool:
-        """Whether the program got so far that it is worth beginning anew."""
-        if self._served or not self._fresh:
-            return True
-        if self._life is None or self._life.status().get("caught_up"):
-            return False
-        # A replica that is new executes what the others did, and the log has what followed.
-        await asyncio.wait([self._anew], timeout=_END_SECONDS)
-        return self._anew.done()
-
-    def _begins_anew(self, event: dict[str, Any]) -> None:
-        """The log has come to where the program begins anew; here it must have ended."""
-        if not self._anew.done():
-            self._anew.set_result(write_share(self._state, event["share"]))
-        if self._crashing is None:
-            self._crashing = asyncio.create_task(self._must_end())
-
-    async def _must_end(self) -> None:
-        """The program comes to its end, however much it was given before, or is wrong."""
-        life = self._life
-        seen, since = -1, time.monotonic()
-        while life is not None and not self._ended.is_set():
-            with suppress(TimeoutError):
-                async with asyncio.timeout(_END_SECONDS):
-                    await self._ended.wait()
-            ticks = int(life.status().get("ticks", 0))
-            if ticks != seen:
-                seen, since = ticks, time.monotonic()
-            elif time.monotonic() > since + _OTHERS_SECONDS and not self._ended.is_set():
-                message = "the program does not end where the others' did: it begins anew"
-                self._events({"kind": "warning", "message": message})
-                await self._heal(life.status().get("epoch", 0) + 1)
-                return
-
-    def _end_with_program(self, code: int) -> None:
+    def end_with_program(self, code: int) -> None:
+        """End, because the program has."""
         how = describe_exit(code)
         position = self._life.status().get("epoch") if self._life is not None else None
         if self._life is not None and self._life.engine is not None:
@@ -623,7 +431,7 @@ class Node:
             return
         found = await asyncio.to_thread(hang.explain, life.init, holder, life.threads())
         if found.gone:
-            self._fail(f"the program cannot go on: {found.reason}")
+            self.fail(f"the program cannot go on: {found.reason}")
             return
         if self._stuck is not None:
             return  # told already
@@ -638,13 +446,13 @@ class Node:
         )
 
     def _sandbox_exit(self, code: int) -> None:
-        if self._crashing is not None:
+        if self._crashing.is_under_way:
             return  # with its program
-        self._fail(f"the replica's sandbox ended unexpectedly ({describe_exit(code)})")
+        self.fail(f"the replica's sandbox ended unexpectedly ({describe_exit(code)})")
 
     def _attach_late(self) -> None:
         program = Path(self._config.program).name
-        self._fail(
+        self.fail(
             f"the interposer did not report in from `{program}` within"
             f" {self._config.attach_timeout:g} s, so nothing would be replicated; does the program"
             f" clear LD_PRELOAD? its output is in {self._state / 'server.log'}"
@@ -653,7 +461,7 @@ class Node:
     def _warn(self, message: str) -> None:
         self._events({"kind": "warning", "message": message})
 
-    def _fail(self, message: str) -> None:
+    def fail(self, message: str) -> None:
         """End because of an error; only the first is told."""
         if self._finished is None:
             self._events({"kind": "failed", "message": message})
