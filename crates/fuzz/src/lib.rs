@@ -7,6 +7,7 @@
 //! and tried again by every run of the tests.
 
 mod checkpoint;
+mod consensus;
 mod entries;
 mod frames;
 mod log;
@@ -20,6 +21,7 @@ pub type Target = (&'static str, fn(&[u8]));
 /// All targets.
 pub const TARGETS: &[Target] = &[
     ("frames", frames::run),
+    ("consensus", consensus::run),
     ("entries", entries::run),
     ("log", log::run),
     ("checkpoint", checkpoint::run),

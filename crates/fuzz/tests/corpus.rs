@@ -35,4 +35,4 @@ macro_rules! repeated {
     };
 }
 
-repeated!(frames entries log checkpoint ring segment);
+repeated!(frames consensus entries log checkpoint ring segment);

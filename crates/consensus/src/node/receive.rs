@@ -8,6 +8,11 @@ use super::standing::{self, Standing};
 use crate::disk::Disk;
 use crate::error::Error;
 
+/// Terms, indexes and lives (nanoseconds since 1970) are below. The core counts
+/// on from what it is told, and a number that one broken replica sent must not
+/// bring the others to where counting ends.
+const LIMIT: u64 = 1 << 62;
+
 impl<D: Disk> Node<D> {
     /// Takes a message from another replica. Messages that are not for this
     /// replica, that are of an earlier life of their sender or of a kind no
@@ -23,6 +28,11 @@ impl<D: Disk> Node<D> {
         if msg.to != self.id || msg.from == self.id || msg.from == 0 {
             return Ok(());
         }
+        if !plausible(&msg) {
+            return Ok(());
+        }
+        // No replica asks for it.
+        msg.request_snapshot = 0;
         // Who lost its directory may know nobody any more who takes part.
         if self.standing != Standing::Voter && !self.seeds.contains(&msg.from) {
             self.seeds.push(msg.from);
@@ -207,6 +217,12 @@ impl<D: Disk> Node<D> {
                     )));
                 }
             }
+            MessageType::MsgAppendResponse if !msg.reject && msg.index > self.last_index() => {
+                if msg.term <= self.term() {
+                    // It confirms what this leader never sent.
+                    return Ok(());
+                }
+            }
             MessageType::MsgHeartbeat
             | MessageType::MsgHeartbeatResponse
             | MessageType::MsgAppendResponse => {}
@@ -260,12 +276,28 @@ impl<D: Disk> Node<D> {
     }
 }
 
-/// Whether the entries follow each other; the core takes that for granted.
+/// Whether the numbers of a message could be those of a replica.
+fn plausible(msg: &Message) -> bool {
+    let terms = [msg.term, msg.log_term, msg.commit_term];
+    let indexes = [msg.index, msg.commit, msg.reject_hint];
+    let metadata = msg.get_snapshot().get_metadata();
+    let others = [metadata.index, metadata.term, msg.deprecated_priority];
+    let all = [terms, indexes, others];
+    all.as_flattened().iter().all(|number| *number < LIMIT)
+}
+
+/// Whether the entries follow each other; the core takes that for granted. It
+/// also takes term 0, which only the beginning of the log has, for that of every
+/// entry that is not there.
 fn plausible_append(msg: &Message) -> bool {
     let mut index = msg.index;
     let mut term = msg.log_term;
+    if (index == 0) != (term == 0) {
+        return false;
+    }
     for entry in &msg.entries {
-        if index.checked_add(1) != Some(entry.index) || entry.term < term || entry.term > msg.term {
+        let follows = index.checked_add(1) == Some(entry.index) && entry.term >= term.max(1);
+        if !follows || entry.term > msg.term {
             return false;
         }
         index = entry.index;
