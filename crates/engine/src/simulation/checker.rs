@@ -8,7 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 /// What is agreed and what was done, over all replicas.
 #[derive(Default)]
 pub struct Checker {
-    replicas: usize,
+    /// Those who decided, at one time or another.
+    voters: BTreeSet<BTreeSet<u64>>,
     /// Checksums of epochs as programs were given them.
     epochs: BTreeMap<u64, u32>,
     /// Results of epochs.
@@ -25,16 +26,38 @@ pub struct Checker {
     pub downs: BTreeSet<(u8, u32)>,
     /// Incarnations whose end was news when it was first seen.
     pub new_downs: Vec<(u64, u8, u32)>,
+    /// With votes: which replicas' programs came to the end of an epoch.
+    ended: BTreeMap<u64, BTreeSet<u8>>,
+    votes: bool,
     /// Answers that clients got.
     pub answered: u64,
 }
 
 impl Checker {
-    pub fn new(replicas: usize) -> Self {
+    pub fn new(replicas: u8, votes: bool) -> Self {
         Self {
-            replicas,
+            voters: BTreeSet::from([(1..=replicas.into()).collect()]),
+            votes,
             ..Self::default()
         }
+    }
+
+    /// These decide now.
+    pub fn decide(&mut self, voters: &BTreeSet<u64>) {
+        if !self.voters.contains(voters) {
+            self.voters.insert(voters.clone());
+        }
+    }
+
+    /// Whether these are a majority of those who decided once.
+    fn are_majority(&self, who: &BTreeSet<u8>) -> bool {
+        let among = |voters: &BTreeSet<u64>| {
+            who.iter()
+                .filter(|id| voters.contains(&u64::from(**id)))
+                .count()
+                > voters.len() / 2
+        };
+        self.voters.iter().any(among)
     }
 
     /// A program takes an epoch.
@@ -48,6 +71,13 @@ impl Checker {
             "safety: replica {replica} was given another epoch {index} than the others"
         );
         self.current.insert(replica, index);
+    }
+
+    /// A program came to the end of an epoch.
+    pub fn ended(&mut self, replica: u8, epoch: u64) {
+        if self.votes {
+            self.ended.entry(epoch).or_default().insert(replica);
+        }
     }
 
     /// Epochs so far.
@@ -117,11 +147,18 @@ impl Checker {
             known == conn && m == number && n == number,
             "safety: {conn:?} was answered {n} at {place} when {number} was due; there was {known:?} {m}"
         );
-        let majority = self.replicas / 2 + 1;
-        let held = self.holders.range((epoch, 0)..=(epoch, u64::MAX));
+        let mut held = self.holders.range((epoch, 0)..=(epoch, u64::MAX));
         assert!(
-            held.map(|(_, who)| who.len()).max() >= Some(majority),
+            held.any(|(_, who)| self.are_majority(who)),
             "safety: {conn:?} was answered for epoch {epoch}, which no majority had"
+        );
+        assert!(
+            !self.votes
+                || self
+                    .ended
+                    .get(&epoch)
+                    .is_some_and(|who| self.are_majority(who)),
+            "safety: {conn:?} was answered in epoch {epoch} before a majority had come to the same"
         );
         self.answered += 1;
     }

@@ -1,6 +1,7 @@
 //! Replicas, their disks, programs and clients, and what befalls them.
 
 mod faults;
+mod members;
 mod moments;
 mod recovery;
 
@@ -20,7 +21,7 @@ use crate::share::Share;
 use crate::shared::{Shared, Work, lock};
 use crate::sockets::{ALARM, WAKER};
 use crane_channel::segment::{Segment, Settings};
-use crane_consensus::{Checkpoint, Node, SimDisk, Standing};
+use crane_consensus::{Checkpoint, Membership, Node, SimDisk, Standing};
 use crane_gateway::clients::Readiness;
 use mio::{Poll, Token, Waker};
 use rand::rngs::SmallRng;
@@ -40,6 +41,8 @@ const RECOVERY: u64 = 30_000_000;
 /// How long without a connection a replica is taken as down, microseconds.
 const DOWN_AFTER: u64 = 2_000_000;
 const MILLISECOND: u64 = 1000;
+/// Replicas that may be added in a run with changes.
+const SPARES: u8 = 3;
 
 /// What happened, to see that a run was not idle.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -55,6 +58,7 @@ pub struct Figures {
     pub wipes: u64,
     pub checkpoints: u64,
     pub restored: u64,
+    pub changes: u64,
     pub leaders: u64,
     pub recovered_in_ms: u64,
 }
@@ -72,6 +76,7 @@ impl Figures {
         self.wipes += other.wipes;
         self.checkpoints += other.checkpoints;
         self.restored += other.restored;
+        self.changes += other.changes;
         self.leaders += other.leaders;
         self.recovered_in_ms = self.recovered_in_ms.max(other.recovered_in_ms);
     }
@@ -123,6 +128,11 @@ impl Running {
         self.shared.alarm.micros_until(virtual_now)
     }
 
+    /// Who takes part, as it says in greetings.
+    fn members(&self) -> &Membership {
+        self.data_plane.core.peers.members()
+    }
+
     fn links(&mut self) -> &mut SimLinks {
         &mut self.data_plane.core.peers
     }
@@ -152,6 +162,10 @@ struct Replica {
     /// Microseconds that its program takes for a hundred clocks.
     pace: u64,
     checkpoint: Option<(Share, Memory)>,
+    /// It has been started once.
+    begun: bool,
+    /// It was removed and knows it.
+    gone: bool,
     /// It cannot go on without a checkpoint of this entry or a later one.
     wants: Option<u64>,
     life: u64,
@@ -192,13 +206,16 @@ impl<'s> Cluster<'s> {
                 skew: Rc::new(Cell::new(rng.random_range(-1_000_000..1_000_000))),
                 pace: [1, 20, 200][rng.random_range(0..3)],
                 checkpoint: None,
+                begun: false,
+                gone: false,
                 wants: None,
                 life: 0,
                 incarnations: BTreeMap::new(),
                 isolated_at: None,
             }
         };
-        let replicas = (0..scenario.replicas).map(|_| replica(&mut rng)).collect();
+        let count = scenario.replicas + if scenario.changes { SPARES } else { 0 };
+        let replicas = (0..count).map(|_| replica(&mut rng)).collect();
         let shm = PathBuf::from("/dev/shm");
         let mut cluster = Self {
             scenario,
@@ -207,7 +224,7 @@ impl<'s> Cluster<'s> {
             network: Network::new(),
             replicas,
             clients: Vec::new(),
-            checker: Checker::new(scenario.replicas.into()),
+            checker: Checker::new(scenario.replicas, scenario.votes),
             figures: Figures::default(),
             swarm,
             next_fault: 0,
@@ -219,7 +236,7 @@ impl<'s> Cluster<'s> {
                 std::env::temp_dir()
             },
         };
-        for at in 0..cluster.replicas.len() {
+        for at in 0..scenario.replicas.into() {
             cluster.start(at);
         }
         cluster
@@ -230,12 +247,18 @@ impl<'s> Cluster<'s> {
     }
 
     fn ids(&self) -> impl Iterator<Item = u8> + use<> {
-        1..=self.scenario.replicas
+        1..=self.replicas.len() as u8
+    }
+
+    /// Those with which the cluster began, and `id`.
+    fn first_and(&self, id: u8) -> impl Iterator<Item = u8> + use<> {
+        let first = self.scenario.replicas;
+        (1..=first).chain((id > first).then_some(id))
     }
 
     fn engine_config(&self, id: u8, segment: &str) -> Config {
         let peers: BTreeMap<String, String> = self
-            .ids()
+            .first_and(id)
             .map(|id| {
                 (
                     id.to_string(),
@@ -247,12 +270,13 @@ impl<'s> Cluster<'s> {
             "cluster_id": "07070707070707070707070707070707", "name": "simulated", "id": id,
             "peers": peers, "listen_host": "127.0.0.1", "log_dir": "/nowhere/log",
             "segment": segment, "vote": self.scenario.votes,
+            "join": id > self.scenario.replicas,
         });
         Config::from_json(&config.to_string()).expect("right settings")
     }
 
     fn open_node(&mut self, at: usize) -> Result<Node<SimDisk>, crane_consensus::Error> {
-        let peers = self.ids().map(u64::from).collect();
+        let peers = self.first_and(at as u8 + 1).map(u64::from).collect();
         let mut config = crane_consensus::Config::new(at as u64 + 1, peers, [7; 16]);
         config.heartbeat_ticks = HEARTBEAT_TICKS as usize;
         config.election_ticks = ELECTION_TICKS as usize;
@@ -264,6 +288,9 @@ impl<'s> Cluster<'s> {
         config.max_size_per_msg = [0, 200, 10_000][self.rng.random_range(0..3)];
         config.max_inflight = [1, 4, 256][self.rng.random_range(0..3)];
         let replica = &self.replicas[at];
+        config.join = at >= self.scenario.replicas.into();
+        let share = replica.checkpoint.as_ref().map(|(share, _)| share);
+        config.membership = share.map(|share| share.members.clone());
         config.checkpoint = replica.checkpoint.as_ref().map(|(share, _)| Checkpoint {
             index: share.index,
             term: share.term,
@@ -273,6 +300,7 @@ impl<'s> Cluster<'s> {
 
     fn start(&mut self, at: usize) {
         let id = at as u8 + 1;
+        self.replicas[at].begun = true;
         let node = match self.open_node(at) {
             Ok(node) => node,
             // The cut of power met it while it opened its files.
@@ -304,14 +332,15 @@ impl<'s> Cluster<'s> {
         let notices = Notices::new().expect("a descriptor");
         let shared: &'static Shared =
             Box::leak(Box::new(Shared::new(segment, waker, alarm, notices)));
-        let others = self.ids().filter(|&other| other != id);
+        let others = self.first_and(id).filter(|&other| other != id);
+        let others = others.collect();
         let incarnation = node.incarnation();
         let host = SimHost::new(
             self.clock.clone(),
             self.replicas[at].skew.clone(),
             self.rng.random(),
         );
-        let links = SimLinks::new(self.clock.clone(), others);
+        let links = SimLinks::new(self.clock.clone(), id, others, node.membership());
         let from = self.replicas[at].checkpoint.clone();
         let share = from.as_ref().map(|(share, _)| self.scenario.spoil(share));
         let memory = from.map(|(_, memory)| memory);
@@ -379,6 +408,10 @@ impl<'s> Cluster<'s> {
             let failed = result.err().or_else(|| lock(&running.shared.fatal).clone());
             self.send_what_leaves(at);
             if let Some(why) = failed {
+                if why.contains("was removed from the cluster") {
+                    self.replicas[at].gone = true;
+                    return self.crash(at, false);
+                }
                 let planted = self.scenario.is_planted();
                 assert!(
                     self.replicas[at].may_fail || planted,
@@ -429,6 +462,7 @@ impl<'s> Cluster<'s> {
             running.terms[index] = term;
             self.checker.holds(id, index as u64, term);
         }
+        self.checker.decide(&log.membership().voters.incoming);
         let own = running.data_plane.clients.stream_ref().incarnation();
         if running.data_plane.host.is_open && !replica.incarnations.contains_key(&own) {
             for end in replica.incarnations.values_mut() {
@@ -453,13 +487,14 @@ impl<'s> Cluster<'s> {
     /// Whether there was a reason to declare a gateway down.
     fn judge_down(&mut self, index: u64, gateway: u8, incarnation: u32) {
         self.figures.downs += 1;
+        let removed = !self.members().contains(&gateway);
         let replica = &self.replicas[usize::from(gateway) - 1];
         let ended = replica
             .incarnations
             .get(&incarnation)
             .is_none_or(Option::is_some);
         assert!(
-            ended || replica.isolated_at.is_some() || self.scenario.is_planted(),
+            ended || removed || replica.isolated_at.is_some() || self.scenario.is_planted(),
             "safety: epoch {index} ends incarnation {incarnation} of gateway {gateway}, which lives"
         );
     }
@@ -488,6 +523,7 @@ impl<'s> Cluster<'s> {
                     }
                 }
                 Some("unparked") => running.parking = false,
+                Some("members") => self.figures.changes += 1,
                 Some("needs_checkpoint") => replica.wants = notice["index"].as_u64(),
                 _ => {}
             }

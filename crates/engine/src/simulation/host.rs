@@ -15,7 +15,7 @@ use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use rustix::fd::BorrowedFd;
 use std::cell::Cell;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io::{self, IoSlice};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
@@ -149,8 +149,11 @@ impl Host for SimHost {
 /// Something on its way between replicas.
 #[derive(Clone, Debug)]
 pub enum Packet {
-    /// The greeting: how often the sender's directory was opened.
-    Hello(u32),
+    /// The greeting: how often the sender's directory was opened, and who takes
+    /// part as far as it knows.
+    Hello(u32, Membership),
+    /// Who takes part; the last word before the end.
+    Members(Membership),
     Raft(Vec<u8>),
     Frame(u8, Vec<u8>),
     /// The connection's end.
@@ -175,6 +178,12 @@ pub struct End {
 /// A replica's ends of its connections, as [`crate::peers::Peers`] keeps them.
 pub struct SimLinks {
     clock: Clock,
+    own: u8,
+    /// Who is dialled while nobody says who takes part.
+    seeds: Vec<u8>,
+    members: Membership,
+    /// What somebody said who knows more than the log here.
+    hint: Option<Membership>,
     pub ends: BTreeMap<u8, End>,
     arrivals: Vec<(u8, Arrival)>,
     /// What leaves, with the connection over which.
@@ -183,31 +192,90 @@ pub struct SimLinks {
 }
 
 impl SimLinks {
-    pub fn new(clock: Clock, others: impl Iterator<Item = u8>) -> Self {
-        let now = clock.micros();
-        let end = |id| {
-            let end = End {
+    pub fn new(clock: Clock, own: u8, seeds: Vec<u8>, members: &Membership) -> Self {
+        let mut links = Self {
+            clock,
+            own,
+            seeds,
+            members: members.clone(),
+            hint: None,
+            ends: BTreeMap::new(),
+            arrivals: Vec::new(),
+            leaving: Vec::new(),
+            patient: Vec::new(),
+        };
+        links.rebuild();
+        links
+    }
+
+    /// What it says in a greeting.
+    pub fn members(&self) -> &Membership {
+        &self.members
+    }
+
+    /// Decides by what `from` says of the members whether it belongs here, and
+    /// learns from it: as [`crate::peers`] does.
+    fn place(&mut self, from: u8, theirs: Membership) -> bool {
+        let (own, other) = (u64::from(self.own), u64::from(from));
+        let newer = theirs.index() > self.members.index();
+        if newer && theirs.is_removed(own) {
+            self.arrivals.push((from, Arrival::Removed(theirs.index())));
+            return false;
+        }
+        if newer || self.members.is_empty() {
+            if !theirs.contains(other) || !theirs.contains(own) {
+                return false;
+            }
+            let known = self.hint.as_ref().map_or(0, Membership::index);
+            if self.hint.is_none() || theirs.index() > known {
+                self.hint = Some(theirs);
+                self.rebuild();
+            }
+            return true;
+        }
+        let hinted = self.hint.as_ref().is_some_and(|hint| hint.contains(other));
+        !self.members.is_removed(other) && (self.members.contains(other) || hinted)
+    }
+
+    /// Brings the ends in line with who takes part.
+    fn rebuild(&mut self) {
+        let now = self.clock.micros();
+        let known = [Some(&self.members), self.hint.as_ref()];
+        let known = known.into_iter().flatten().flat_map(Membership::members);
+        let mut wanted: BTreeSet<u8> = known.map(|id| id as u8).collect();
+        if !self.members.contains(self.own.into()) {
+            wanted.extend(&self.seeds);
+        }
+        wanted.remove(&self.own);
+        for (_, end) in self.ends.extract_if(.., |id, _| !wanted.contains(id)) {
+            if let Some(conn) = end.conn {
+                let last = Packet::Members(self.members.clone());
+                self.leaving.extend([(conn, last), (conn, Packet::End)]);
+            }
+        }
+        for id in wanted {
+            self.ends.entry(id).or_insert(End {
                 lost: now,
                 dial_at: now,
                 back_off: 20_000,
                 ..End::default()
-            };
-            (id, end)
-        };
-        Self {
-            clock,
-            ends: others.map(end).collect(),
-            arrivals: Vec::new(),
-            leaving: Vec::new(),
-            patient: Vec::new(),
+            });
         }
     }
 
     /// A packet arrived on `conn`. False when the connection is refused.
     pub fn arrive(&mut self, from: u8, conn: u64, packet: Packet) -> bool {
         let now = self.clock.micros();
-        let end = self.ends.get_mut(&from).expect("a replica");
-        if let Packet::Hello(incarnation) = packet {
+        if let Packet::Hello(_, members) = &packet
+            && !self.place(from, members.clone())
+        {
+            return false;
+        }
+        // Of one that takes part no more there is nothing to be heard.
+        let Some(end) = self.ends.get_mut(&from) else {
+            return true;
+        };
+        if let Packet::Hello(incarnation, _) = packet {
             if incarnation < end.incarnation && end.conn.is_some() {
                 return false;
             }
@@ -235,7 +303,8 @@ impl SimLinks {
             Packet::Frame(_, bytes) => {
                 Arrival::Compare(Compare::decode(&bytes).expect("a report of this program"))
             }
-            Packet::End | Packet::Hello(_) => {
+            Packet::Members(members) => return self.place(from, members),
+            Packet::End | Packet::Hello(..) => {
                 end.conn = None;
                 end.lost = now;
                 end.dial_at = now + end.back_off;
@@ -256,7 +325,7 @@ impl SimLinks {
 
     /// Since when there has been no connection to `peer`, microseconds.
     pub fn lost_at(&self, peer: u8) -> Option<u64> {
-        let end = &self.ends[&peer];
+        let end = self.ends.get(&peer)?;
         end.conn.is_none().then_some(end.lost)
     }
 }
@@ -273,8 +342,12 @@ impl Links for SimLinks {
         self.ends.keys().copied()
     }
 
-    /// Nobody comes or goes here.
-    fn set_members(&mut self, _members: &Membership) {}
+    fn set_members(&mut self, members: &Membership) {
+        self.members = members.clone();
+        let newer = |hint: &Membership| hint.index() > members.index();
+        self.hint = self.hint.take().filter(newer);
+        self.rebuild();
+    }
 
     fn address(&self, _peer: u8) -> Option<String> {
         None

@@ -17,7 +17,7 @@ use crate::share::Share;
 use cluster::{Cluster, Figures};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// Seeds of each scenario without a setting.
+/// Seeds of each scenario without a setting: about two minutes of one core.
 const SEEDS: u64 = 1000;
 
 /// What a run is about.
@@ -30,6 +30,8 @@ struct Scenario {
     checkpoints: bool,
     /// Answers leave when a majority has come to the same.
     votes: bool,
+    /// Replicas are added, replaced and removed, and told to lead.
+    changes: bool,
     /// Planted: disks are lost at any time, and replicas vote as if they were new.
     forgetful_voters: bool,
     /// Planted: who starts from a checkpoint has forgotten which events count.
@@ -47,6 +49,7 @@ const PLAIN: Scenario = Scenario {
     wipes: false,
     checkpoints: false,
     votes: false,
+    changes: false,
     forgetful_voters: false,
     forgetful_filters: false,
     forgotten_time: false,
@@ -104,9 +107,11 @@ fn run(scenario: &Scenario, seed: u64) -> Result<Figures, String> {
 
 /// Runs all seeds of a scenario and expects every one to pass.
 fn expect_safe(test: &str, scenario: &Scenario) {
+    // One with changes takes as long as three others.
+    let usual = if scenario.changes { SEEDS / 2 } else { SEEDS };
     let seeds = match setting("CRANE_SIM_SEED") {
         Some(seed) => seed..seed + 1,
-        None => 0..setting("CRANE_SIM_SEEDS").unwrap_or(SEEDS),
+        None => 0..setting("CRANE_SIM_SEEDS").unwrap_or(usual),
     };
     let mut total = Figures::default();
     for seed in seeds.clone() {
@@ -184,10 +189,25 @@ fn with_votes_on_answers_they_serve_as_one_that_never_fails() {
 }
 
 #[test]
+fn while_replicas_come_and_go_they_serve_as_one_that_never_fails() {
+    let scenario = Scenario {
+        wipes: true,
+        checkpoints: true,
+        changes: true,
+        ..PLAIN
+    };
+    expect_safe(
+        "while_replicas_come_and_go_they_serve_as_one_that_never_fails",
+        &scenario,
+    );
+}
+
+#[test]
 fn a_seed_of_the_whole_path_repeats_exactly() {
     let scenario = Scenario {
         wipes: true,
         checkpoints: true,
+        changes: true,
         ..PLAIN
     };
     let first = run(&scenario, 7);

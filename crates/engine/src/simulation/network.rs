@@ -63,7 +63,7 @@ impl Network {
 
     /// `a` dials `b`, whose machine answers. Nothing comes of it when a
     /// direction is cut.
-    pub fn dial(&mut self, rng: &mut SmallRng, now: u64, (a, b): (u8, u8), incarnations: [u32; 2]) {
+    pub fn dial(&mut self, rng: &mut SmallRng, now: u64, (a, b): (u8, u8), hellos: [Packet; 2]) {
         if self.is_cut(a, b) || self.is_cut(b, a) {
             return;
         }
@@ -80,8 +80,8 @@ impl Network {
         let id = self.next;
         self.next += 1;
         self.conns.insert(id, conn);
-        for (side, incarnation) in [a, b].into_iter().zip(incarnations) {
-            self.send(rng, now, side, id, Packet::Hello(incarnation));
+        for (side, hello) in [a, b].into_iter().zip(hellos) {
+            self.send(rng, now, side, id, hello);
         }
     }
 
@@ -129,7 +129,7 @@ impl Network {
                             conn.open[1 - direction] = false;
                             conn.under_way[1 - direction].clear();
                         }
-                        Packet::Hello(_) => conn.greeted[1 - direction] = true,
+                        Packet::Hello(..) => conn.greeted[1 - direction] = true,
                         _ => {}
                     }
                     return Some((from, to, id, packet));

@@ -130,7 +130,7 @@ impl Program {
                     return any;
                 }
                 self.busy = None;
-                self.end(index);
+                self.end(index, checker);
                 any = true;
             }
             let next = self.log.pop().expect("the node writes whole records");
@@ -292,7 +292,8 @@ impl Program {
     }
 
     /// The epoch's end: what was said is published, as the interposer does it.
-    fn end(&mut self, index: u64) {
+    fn end(&mut self, index: u64, checker: &mut Checker) {
+        checker.ended(self.replica, index);
         for (conn, answer) in std::mem::take(&mut self.said) {
             if conn.gateway() == self.replica {
                 self.tell(Output::Send {

@@ -90,7 +90,7 @@ impl Cluster<'_> {
         match drawn {
             0..12 => self
                 .network
-                .partition(&mut self.rng, self.scenario.replicas),
+                .partition(&mut self.rng, self.replicas.len() as u8),
             12..36 => self.network.heal(),
             36..44 => {
                 self.network.delay = [100, 1000, 20_000, 100_000][self.rng.random_range(0..4)];
@@ -132,9 +132,9 @@ impl Cluster<'_> {
                 }
             }
             100..104 => {
-                let to = self.rng.random_range(1..=self.scenario.replicas);
+                let to = self.rng.random_range(1..=self.replicas.len() as u64);
                 if let Some(running) = &mut self.replicas[at].running {
-                    running.data_plane.node.transfer_leader(to.into());
+                    running.data_plane.node.transfer_leader(to);
                 }
             }
             104..108 => {
@@ -150,6 +150,7 @@ impl Cluster<'_> {
             114..117 => (0..self.replicas.len()).for_each(|at| self.crash(at, true)),
             117..157 => self.begin_checkpoint(at),
             200..260 => self.start_if_down(at),
+            260..400 => self.change_members(),
             _ => {}
         }
     }
@@ -165,7 +166,8 @@ impl Cluster<'_> {
     }
 
     pub(super) fn start_if_down(&mut self, at: usize) {
-        if self.replicas[at].running.is_none() {
+        let replica = &self.replicas[at];
+        if replica.running.is_none() && replica.begun && !replica.gone {
             self.start(at);
         }
     }
@@ -177,9 +179,12 @@ impl Cluster<'_> {
             let node = r.running.as_ref().map(|running| &running.data_plane.node);
             node.is_some_and(|n| n.standing() == Standing::Voter) && r.wants.is_none()
         };
-        let mut others = self.replicas.iter().enumerate().filter(|(i, _)| *i != at);
+        let members = self.members();
+        let member = |i: usize| members.contains(&(i as u8 + 1));
+        let others = self.replicas.iter().enumerate();
+        let mut others = others.filter(|(i, _)| *i != at && member(*i));
         let planted = self.scenario.forgetful_voters;
-        if self.scenario.wipes && (planted || others.all(|(_, r)| well(r))) {
+        if self.scenario.wipes && member(at) && (planted || others.all(|(_, r)| well(r))) {
             self.crash(at, true);
             self.replicas[at].disk.wipe();
             self.replicas[at].checkpoint = None;
@@ -189,7 +194,9 @@ impl Cluster<'_> {
 
     /// A while in which everything goes wrong.
     pub fn trouble(&mut self) {
-        let end = self.now() + TROUBLE;
+        // A change takes several agreements and a replica that catches up.
+        let longer = if self.scenario.changes { 3 } else { 1 };
+        let end = self.now() + longer * TROUBLE;
         while self.now() < end {
             self.advance();
         }

@@ -114,18 +114,20 @@ impl Cluster<'_> {
                 let Some(to) = self.replicas[usize::from(b) - 1].running.as_ref() else {
                     continue;
                 };
-                let incarnation = to.incarnation;
+                let answer = Packet::Hello(to.incarnation, to.members().clone());
                 if !ready(a) || self.network.is_between(a, b) {
                     continue;
                 }
                 if let Some(running) = &mut self.replicas[usize::from(a) - 1].running {
-                    let own = running.incarnation;
-                    let end = running.links().ends.get_mut(&b).expect("a replica");
+                    let hello = Packet::Hello(running.incarnation, running.members().clone());
+                    let Some(end) = running.links().ends.get_mut(&b) else {
+                        continue;
+                    };
                     if end.conn.is_none() && now >= end.dial_at {
                         end.dial_at = now + end.back_off;
                         end.back_off = (2 * end.back_off).min(500_000);
                         self.network
-                            .dial(&mut self.rng, now, (a, b), [own, incarnation]);
+                            .dial(&mut self.rng, now, (a, b), [hello, answer]);
                     }
                 }
             }
@@ -135,8 +137,7 @@ impl Cluster<'_> {
             let id = at as u8 + 1;
             let lost = |r: &mut Replica| {
                 let running = r.running.as_mut()?;
-                (id <= self.scenario.replicas && running.links().ends.contains_key(&id))
-                    .then(|| running.links().lost_at(id))?
+                running.links().lost_at(id)
             };
             let longest = self.replicas.iter_mut().filter_map(lost).min();
             let isolated =
@@ -155,7 +156,7 @@ impl Cluster<'_> {
     }
 
     pub(super) fn client_acts(&mut self) {
-        let id = self.rng.random_range(1..=self.scenario.replicas);
+        let id = self.rng.random_range(1..=self.replicas.len() as u8);
         let at = usize::from(id) - 1;
         self.clients.retain(|c| !c.over);
         let mine: Vec<usize> = (0..self.clients.len())

@@ -40,7 +40,7 @@ impl Cluster<'_> {
                     .iter()
                     .any(|c| c.replica == id && !c.over && c.answered > 0)
             };
-            if quiet_from.is_none() && self.ids().all(served) {
+            if quiet_from.is_none() && self.members().into_iter().all(served) {
                 quiet_from = Some(now);
             }
             if quiet_from.is_some() {
@@ -67,8 +67,11 @@ impl Cluster<'_> {
         self.figures.recovered_in_ms = (self.now() - begin) / 1000;
         self.figures.survived = self.clients.iter().filter(|c| !c.over).count() as u64;
         let all = self.checker.order.len() as u64;
+        let members = self.members();
         for (at, replica) in self.replicas.iter().enumerate() {
-            if let Some(running) = &replica.running {
+            if let Some(running) = &replica.running
+                && members.contains(&(at as u8 + 1))
+            {
                 let executed = running.program.memory.executed;
                 assert!(
                     executed == all,
@@ -80,14 +83,19 @@ impl Cluster<'_> {
     }
 
     pub(super) fn is_settled(&self) -> bool {
-        let satisfied = |c: &Client| c.over || c.broken || c.is_satisfied();
+        let members = self.members();
+        let satisfied =
+            |c: &Client| c.over || c.broken || c.is_satisfied() || !members.contains(&c.replica);
         let done = |r: &Replica| {
             r.running.as_ref().is_some_and(|running| {
                 running.program.memory.executed == self.checker.order.len() as u64
                     && running.data_plane.node.standing() == Standing::Voter
             })
         };
-        self.clients.iter().all(satisfied) && self.replicas.iter().all(done)
+        let mut all = members
+            .iter()
+            .map(|id| &self.replicas[usize::from(*id) - 1]);
+        self.clients.iter().all(satisfied) && all.all(done)
     }
 
     pub(super) fn states(&self) -> Vec<String> {
