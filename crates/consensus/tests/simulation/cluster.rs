@@ -433,7 +433,9 @@ impl<'s> Cluster<'s> {
     pub fn wipe(&mut self, at: usize) {
         let well = |r: &Replica| {
             let node = r.node.as_ref();
-            node.is_some_and(|n| n.standing() == Standing::Voter)
+            // Who lost its checkpoint needs one of the others.
+            let starts_at = r.checkpoint.map_or(0, |from| from.index);
+            node.is_some_and(|n| n.standing() == Standing::Voter && n.log().base() <= starts_at)
         };
         let members = self.members();
         let member = |i: usize| members.contains(&(i as u64 + 1));
