@@ -56,6 +56,9 @@ class Engine:
             EngineError: when there is no such signal, or this replica takes no inputs yet.
         """
 
+    def address_held(self) -> None:
+        """Tell it that this machine has the virtual address, and the network knows."""
+
     def restart(self) -> None:
         """Let the program, which ended by its own fault, begin anew on every replica.
 
@@ -171,6 +174,16 @@ class Replayer:
 
     def stop(self) -> None:
         """Stop feeding."""
+
+def hold_back(address: str, interface: str) -> int:
+    """Let connections through a virtual address go on at another replica.
+
+    From now on what this machine says of them is kept back unless it is agreed. The
+    descriptor returned keeps that so: whoever outlives the node should have it, too.
+
+    Raises:
+        EngineError: why that cannot be; connections then end with their leader.
+    """
 
 def begin_log(config_json: str) -> None:
     """Make the log of a replica of a new cluster that begins with a checkpoint.

@@ -323,7 +323,13 @@ class Node:
                 self._address = str(event.get("address"))
                 self._register()
             case "role":
-                self._virtual.hold(leads=event.get("role") == "leader")
+                # Taken only when the engine is ready for the clients that come with it.
+                if event.get("role") != "leader":
+                    self._virtual.hold(leads=False)
+            case "address":
+                self._virtual.hold(leads=True)
+                if self._life is not None and self._life.engine is not None:
+                    self._life.engine.address_held()
             case "moving":
                 self._stuck = None
             case "goes_on" if self._life is not None:

@@ -17,14 +17,20 @@ import socket
 import struct
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
 from crane.errors import CraneError
+from crane.native import core
 
 # Between two messages that the address is here.
 _TELL_SECONDS = 2.0
+# What the guard is told by a node that ends in order.
+_FAREWELL = b"."
+# For the kernel to close all sockets of a node that died.
+_CLOSING_SECONDS = 1.0
 _RTM_NEWADDR, _RTM_DELADDR = 20, 21
 _NLMSG_ERROR = 2
 _NLM_F_REQUEST, _NLM_F_ACK, _NLM_F_CREATE, _NLM_F_REPLACE = 0x1, 0x4, 0x400, 0x100
@@ -49,6 +55,11 @@ class VirtualAddress:
             raise CraneError(
                 f"field `virtual_interface`: this machine has no interface `{interface}`"
             ) from error
+
+    @property
+    def ip(self) -> str:
+        """The address alone."""
+        return str(self._address.ip)
 
     def __str__(self) -> str:
         return f"{self._address} on {self._interface}"
@@ -141,8 +152,18 @@ class Holder:
             address = VirtualAddress(*self._where)
             # What a start before this one may have left.
             address.remove()
-            self._guard = _Guard(*self._where)
+            self._guard = _Guard(*self._where, self._hold_back(address))
             self._address = address
+
+    def _hold_back(self, address: VirtualAddress) -> int | None:
+        """Let connections go on at the next leader; what keeps their last words back."""
+        native = core()
+        try:
+            kept: int = native.hold_back(address.ip, self._where[1])
+        except native.EngineError as error:
+            self._events({"kind": "warning", "message": str(error)})
+            return None
+        return kept
 
     def hold(self, *, leads: bool) -> None:
         """Have the address if this replica leads, and not otherwise."""
@@ -185,14 +206,22 @@ class Holder:
 class _Guard:
     """A process that takes the address away when this one is gone."""
 
-    def __init__(self, address: str, interface: str) -> None:
+    def __init__(self, address: str, interface: str, kept: int | None) -> None:
+        """``kept`` is a descriptor that it shall have as long as it lives."""
         words = [sys.executable, "-m", "crane.virtual", address, interface]
-        self._process = subprocess.Popen(words, stdin=subprocess.PIPE, start_new_session=True)
+        self._process = subprocess.Popen(
+            words,
+            stdin=subprocess.PIPE,
+            start_new_session=True,
+            pass_fds=() if kept is None else (kept,),
+        )
 
     def close(self) -> None:
         """Have it take the address away now, and wait until it has."""
         assert self._process.stdin is not None
-        self._process.stdin.close()
+        with suppress(OSError):
+            self._process.stdin.write(_FAREWELL)
+            self._process.stdin.close()
         self._process.wait()
 
 
@@ -201,11 +230,14 @@ def main(address: str, interface: str) -> int:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     virtual = VirtualAddress(address, interface)
+    said = b""
     with suppress(OSError):
-        while os.read(0, 4096):
-            pass
+        said = os.read(0, len(_FAREWELL))
     with suppress(CraneError):
         virtual.remove()
+    if said != _FAREWELL:
+        # It died, and the kernel may not be done with closing its sockets.
+        time.sleep(_CLOSING_SECONDS)
     return 0
 
 

@@ -28,6 +28,9 @@ pub const FLAG_SEED: u8 = 1;
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct ConnId(pub u64);
 
+/// The highest bit of a connection's counter.
+const MOVABLE: u64 = 1 << 31;
+
 impl ConnId {
     /// Builds an id; `incarnation` uses its low 24 bits.
     pub fn new(gateway: u8, incarnation: u32, counter: u32) -> Self {
@@ -46,6 +49,17 @@ impl ConnId {
     /// The gateway's incarnation when it accepted the connection.
     pub fn incarnation(self) -> u32 {
         (self.0 >> 32) as u32 & 0xff_ffff
+    }
+
+    /// The same connection as one that another gateway may go on with: every
+    /// replica keeps what it says, and it ends by a [`Event::Reset`] of its own.
+    pub fn movable(self) -> Self {
+        Self(self.0 | MOVABLE)
+    }
+
+    /// Whether another gateway may go on with it.
+    pub fn is_movable(self) -> bool {
+        self.0 & MOVABLE != 0
     }
 }
 
@@ -103,7 +117,28 @@ pub enum Event<'a> {
         /// The message, which may be empty.
         bytes: &'a [u8],
     },
-    /// All connections of this incarnation of a gateway are lost.
+    /// All that its gateway knows of a movable connection is in the log up to here,
+    /// with what another gateway needs to go on with it. Nothing for the program.
+    Movable {
+        /// The connection.
+        conn: ConnId,
+        /// The state of its socket, encoded by the gateway.
+        socket: &'a [u8],
+    },
+    /// The movable connections of an incarnation of a gateway go on at another
+    /// one. Never given to a program.
+    Move {
+        /// The gateway that has them.
+        gateway: u8,
+        /// Its incarnation.
+        incarnation: u32,
+        /// The gateway that gets them.
+        heir: u8,
+        /// Its incarnation.
+        heir_incarnation: u32,
+    },
+    /// All connections of this incarnation of a gateway are lost, but for the
+    /// movable ones.
     GatewayDown {
         /// The replica.
         gateway: u8,
@@ -138,6 +173,8 @@ const RESET: u8 = 4;
 const DRAINED: u8 = 5;
 const GATEWAY_DOWN: u8 = 6;
 const SIGNAL: u8 = 7;
+const MOVABLE_EVENT: u8 = 8;
+const MOVE: u8 = 9;
 const DATAGRAM: u8 = 16;
 const COMPLETE: u8 = 24;
 const RESTART: u8 = 25;
@@ -159,6 +196,8 @@ impl Event<'_> {
                 } => 6 + local.len() + peer.len() + bytes.len(),
                 Event::Drained { .. } => 8,
                 Event::GatewayDown { .. } => 8,
+                Event::Movable { socket, .. } => socket.len(),
+                Event::Move { .. } => 16,
                 Event::Signal { .. } | Event::Restart { .. } => 4,
                 Event::Complete { .. } => 8,
                 Event::Eof { .. } | Event::Reset { .. } => 0,
@@ -175,6 +214,8 @@ impl Event<'_> {
             Event::Drained { conn, .. } => (DRAINED, conn),
             Event::Datagram { conn, .. } => (DATAGRAM, conn),
             Event::GatewayDown { .. } => (GATEWAY_DOWN, ConnId(0)),
+            Event::Movable { conn, .. } => (MOVABLE_EVENT, conn),
+            Event::Move { .. } => (MOVE, ConnId(0)),
             Event::Signal { .. } => (SIGNAL, ConnId(0)),
             Event::Complete { .. } => (COMPLETE, ConnId(0)),
             Event::Restart { .. } => (RESTART, ConnId(0)),
@@ -216,6 +257,18 @@ impl Event<'_> {
             } => {
                 put(&u32::from(gateway).to_le_bytes());
                 put(&incarnation.to_le_bytes());
+            }
+            Event::Movable { socket, .. } => put(socket),
+            Event::Move {
+                gateway,
+                incarnation,
+                heir,
+                heir_incarnation,
+            } => {
+                put(&u32::from(gateway).to_le_bytes());
+                put(&incarnation.to_le_bytes());
+                put(&u32::from(heir).to_le_bytes());
+                put(&heir_incarnation.to_le_bytes());
             }
             Event::Signal { number } => put(&number.to_le_bytes()),
             Event::Restart { life } => put(&life.to_le_bytes()),
@@ -411,6 +464,7 @@ impl<'a> Batch<'a> {
 }
 
 /// Iterator over the events of a batch.
+#[derive(Clone)]
 pub struct Events<'a> {
     left: u16,
     cursor: Cursor<'a>,
@@ -495,6 +549,22 @@ fn read_event<'a>(cursor: &mut Cursor<'a>) -> Result<Event<'a>, Malformed> {
                 incarnation: body.u32()?,
             }
         }
+        MOVABLE_EVENT => Event::Movable {
+            conn,
+            socket: body.take(len)?,
+        },
+        MOVE => {
+            let gateway = body.u32()?;
+            let incarnation = body.u32()?;
+            let heir = body.u32()?;
+            body.check(gateway <= 0xff && heir <= 0xff)?;
+            Event::Move {
+                gateway: gateway as u8,
+                incarnation,
+                heir: heir as u8,
+                heir_incarnation: body.u32()?,
+            }
+        }
         SIGNAL => Event::Signal {
             number: body.u32()?,
         },
@@ -569,6 +639,16 @@ mod tests {
             Event::Drained {
                 conn,
                 offset: 1 << 40,
+            },
+            Event::Movable {
+                conn: conn.movable(),
+                socket: &[1, 2, 3, 4],
+            },
+            Event::Move {
+                gateway: 1,
+                incarnation: 2,
+                heir: 255,
+                heir_incarnation: u32::MAX,
             },
             Event::GatewayDown {
                 gateway: 3,
@@ -648,6 +728,9 @@ mod tests {
 
     #[test]
     fn connection_ids_keep_their_parts() {
+        let movable = ConnId::new(255, 1, 7).movable();
+        assert!(movable.is_movable() && !ConnId::new(255, 1, 7).is_movable());
+        assert_eq!((movable.gateway(), movable.incarnation()), (255, 1));
         let id = ConnId::new(255, 0xff_fffe, u32::MAX);
         assert_eq!((id.gateway(), id.incarnation()), (255, 0xff_fffe));
     }

@@ -20,7 +20,7 @@ use prost::Message as _;
 use raft::eraftpb::Message;
 
 /// The version of the framing and of what is in the frames.
-pub const PROTOCOL_VERSION: u16 = 3;
+pub const PROTOCOL_VERSION: u16 = 4;
 /// Bytes before a payload.
 pub const HEADER_LEN: usize = 16;
 /// The largest payload in bytes.

@@ -3,7 +3,10 @@
 use crate::host::Links;
 use crate::publish::Publisher;
 use crane_consensus::{Membership, Message, Output, Role};
+use crane_gateway::connection::ConnectionTable;
 use crane_gateway::filter::Filter;
+use crane_gateway::moves::News;
+use std::sync::Arc;
 
 /// The receiving end of [`crane_consensus::Node::process`].
 pub struct Core<'a, L> {
@@ -29,6 +32,12 @@ pub struct Core<'a, L> {
     /// The leader's log begins behind this replica's end: it needs a checkpoint
     /// of this entry or a later one.
     pub needs_checkpoint: Option<u64>,
+    /// This gateway's connections, and the tails of all movable ones.
+    pub table: Arc<ConnectionTable>,
+    /// Movable connections could come to this replica.
+    pub keeps_tails: bool,
+    /// Movable connections that went elsewhere, came here or are over, not yet handled.
+    pub moved: Vec<News>,
     /// Who takes part now, when that has changed and was not handled yet.
     pub members: Option<Membership>,
     rewritten: Vec<u8>,
@@ -36,7 +45,12 @@ pub struct Core<'a, L> {
 
 impl<'a, L: Links> Core<'a, L> {
     /// The state before the first entry.
-    pub fn new(peers: L, publisher: Publisher<'a>) -> Self {
+    pub fn new(
+        peers: L,
+        publisher: Publisher<'a>,
+        table: Arc<ConnectionTable>,
+        keeps_tails: bool,
+    ) -> Self {
         Self {
             peers,
             filter: Filter::new(),
@@ -48,6 +62,9 @@ impl<'a, L: Links> Core<'a, L> {
             over: false,
             hold: false,
             needs_checkpoint: None,
+            table,
+            keeps_tails,
+            moved: Vec::new(),
             members: None,
             rewritten: Vec::new(),
         }
@@ -70,6 +87,7 @@ impl<'a, L: Links> Core<'a, L> {
                     bad.offset
                 )
             })?;
+        self.note_news();
         if self.filter.life() != life {
             self.over = true;
             return Ok(());
@@ -84,6 +102,30 @@ impl<'a, L: Links> Core<'a, L> {
         }
         self.publisher.publish(index, entry);
         Ok(())
+    }
+
+    /// Notes what the entry says of movable connections, before the program gets it:
+    /// it may answer at once.
+    fn note_news(&mut self) {
+        for news in self.filter.moves.take_news() {
+            match news {
+                News::Opened(conn) if self.keeps_tails => self.table.tails().open(conn),
+                News::Opened(_) => {}
+                News::Received(conn) => {
+                    if let Some(connection) = self.table.get(conn)
+                        && let Some(one) = self.filter.moves.get(conn)
+                    {
+                        connection.agree(one.received, one.ended);
+                    }
+                }
+                News::Drained(conn, offset) => self.table.tails().drain(conn, offset),
+                News::Over(conn) => {
+                    self.table.tails().close(conn);
+                    self.moved.push(news);
+                }
+                News::Moved { .. } => self.moved.push(news),
+            }
+        }
     }
 }
 

@@ -11,6 +11,7 @@ mod agree;
 mod catch_up;
 mod judged;
 mod members;
+mod moving;
 mod park;
 mod restart;
 mod time;
@@ -61,6 +62,7 @@ pub struct DataPlane<'a, H: Host> {
     gateways: Gateways,
     comparing: Comparing,
     catch_up: CatchUp,
+    moving: moving::Moving,
     pace: Pace,
     watch: Watch,
     budget: Budget,
@@ -124,7 +126,13 @@ impl<'a, H: Host> DataPlane<'a, H> {
             config,
             host,
             node,
-            core: Core::new(peers, publisher),
+            core: Core::new(
+                peers,
+                publisher,
+                shared.table.clone(),
+                config.virtual_host.is_some(),
+            ),
+            moving: moving::Moving::default(),
             clients: Clients::new(config.id, 0, shared.table.clone()),
             leading: Leading::default(),
             gateways: Gateways::new(config.id),
@@ -189,6 +197,7 @@ impl<'a, H: Host> DataPlane<'a, H> {
         self.agree()?;
         self.park();
         self.check_caught_up()?;
+        self.take_over();
         self.tell_clients();
         self.core.peers.flush();
         self.publish_figures();
@@ -211,6 +220,7 @@ impl<'a, H: Host> DataPlane<'a, H> {
                     // What finds no room is lost, as with a connection that breaks.
                     self.core.peers.add(peer, kind::MAIL, &bytes);
                 }
+                Work::AddressHeld => self.clients.probe_movable(),
                 Work::Park => self.begin_parking(),
                 Work::Unpark => self.end_parking(),
                 Work::Restart => self.restart_due = true,
@@ -219,7 +229,9 @@ impl<'a, H: Host> DataPlane<'a, H> {
                 Work::Ask(number, question) => self.ask(number, question),
                 Work::ServerGone => {
                     self.host.close();
-                    self.clients.close_all();
+                    // Killed, and not ended as its copies: these serve on.
+                    let elsewhere = !self.shared.exited.load(Ordering::SeqCst);
+                    self.clients.close_all(elsewhere);
                     self.server_gone();
                 }
                 Work::Listen { .. }
@@ -369,6 +381,7 @@ impl<'a, H: Host> DataPlane<'a, H> {
         let look = self.watch.next(self.shared.segment.header(), now);
         let others = look.into_iter().chain(self.returns.next());
         let others = others.chain(self.next_look_at_parking());
+        let others = others.chain(self.next_look_at_movable());
         others.fold(sleep, |sleep, at| sleep.min(at))
     }
 

@@ -110,7 +110,12 @@ impl Engine {
         let share = self.share.clone();
         self.spawn("crane-data", move || {
             let host = Sockets::new(&shared, &config, poll);
-            DataPlane::new(&shared, &config, host, node, peers, share.as_deref()).run();
+            let mut data_plane =
+                DataPlane::new(&shared, &config, host, node, peers, share.as_deref());
+            data_plane
+                .clients
+                .hold_back(crate::hold::of(config.virtual_host));
+            data_plane.run();
         })?;
         let shared = self.shared.clone();
         self.spawn("crane-output", move || server_output::run(&shared))
@@ -251,6 +256,11 @@ impl Engine {
     /// `restart` tells when to, with the share to begin from.
     pub fn restart(&self) {
         self.shared.inbox.add(Work::Restart);
+    }
+
+    /// This machine has the virtual address, and the network was told.
+    pub fn address_held(&self) {
+        self.shared.inbox.add(Work::AddressHeld);
     }
 
     /// There is a checkpoint of everything up to entry `index`.

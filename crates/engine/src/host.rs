@@ -9,7 +9,9 @@ use crate::peers::{Arrival, Peers};
 use crate::share::Share;
 use crate::shared::Work;
 use crane_consensus::{Disk, Membership, Message};
-use crane_gateway::clients::Clients;
+use crane_gateway::clients::{Arrived, Clients};
+use crane_gateway::connection::Effects;
+use mio::Token;
 use std::time::Instant;
 
 /// The machine of a replica.
@@ -50,6 +52,9 @@ pub trait Host {
 
     /// Notes in `share` the sockets that the server has.
     fn announced(&self, share: &mut Share);
+
+    /// A client goes on here, see [`Clients::adopt`].
+    fn adopt(&mut self, clients: &mut Clients, arrived: &Arrived<'_>) -> Option<(Token, Effects)>;
 
     /// What has to be looked after now and then; dials among other things.
     fn chores(&mut self, links: &mut Self::Links, clients: &mut Clients);

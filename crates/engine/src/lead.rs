@@ -10,6 +10,7 @@
 use crane_channel::epoch::{Batch, EpochHead, Event};
 use crane_gateway::entry::EntryBuilder;
 use crane_gateway::filter::{Filter, Verdict};
+use crane_gateway::moves::Holder;
 use crane_gateway::stream::EventStream;
 use std::collections::VecDeque;
 
@@ -58,6 +59,8 @@ pub struct Leading {
     pending: VecDeque<(u8, Vec<u8>)>,
     pending_bytes: usize,
     downs: Vec<(u8, u32)>,
+    /// Gateways whose movable connections come to another one, and that.
+    moves: Vec<(Holder, Holder)>,
     in_flight: VecDeque<InFlight>,
     last_seed: u64,
     drawn_at_seed: u64,
@@ -116,9 +119,17 @@ impl Leading {
         }
     }
 
+    /// The movable connections of `from` are to go on at `heir`.
+    pub fn hand_over(&mut self, from: Holder, heir: Holder) {
+        if !self.moves.contains(&(from, heir)) {
+            self.moves.push((from, heir));
+        }
+    }
+
     /// Whether events wait to be proposed.
     pub fn has_events(&self, own: &EventStream) -> bool {
-        own.has_unsent() || !self.pending.is_empty() || !self.downs.is_empty()
+        let control = !self.downs.is_empty() || !self.moves.is_empty();
+        own.has_unsent() || !self.pending.is_empty() || control
     }
 
     /// Entries proposed and not yet committed.
@@ -128,7 +139,7 @@ impl Leading {
 
     /// Whether there is nothing but to wait for events.
     pub fn is_idle(&self) -> bool {
-        let waiting = self.pending.is_empty() && self.downs.is_empty();
+        let waiting = self.pending.is_empty() && self.downs.is_empty() && self.moves.is_empty();
         self.is_ready() && waiting && self.in_flight.is_empty()
     }
 
@@ -168,6 +179,16 @@ impl Leading {
         let room = own.unacknowledged().min(1 << 20);
         let mut builder = EntryBuilder::new(&head, room);
         let mut any = false;
+        // Before their gateways are declared down.
+        for ((gateway, incarnation), (heir, heir_incarnation)) in self.moves.drain(..) {
+            builder.add_control(&Event::Move {
+                gateway,
+                incarnation,
+                heir,
+                heir_incarnation,
+            });
+            any = true;
+        }
         for (gateway, incarnation) in self.downs.drain(..) {
             if view.declare_down(gateway, incarnation) {
                 builder.add_control(&Event::GatewayDown {
@@ -267,14 +288,16 @@ fn check(peer: u8, bytes: &[u8]) -> Result<(), &'static str> {
             | Event::Eof { conn }
             | Event::Reset { conn }
             | Event::Drained { conn, .. }
+            | Event::Movable { conn, .. }
             | Event::Datagram { conn, .. } => conn,
             // Its user sends it by whichever replica is at hand.
             Event::Signal { .. } | Event::Complete { .. } => continue,
-            Event::GatewayDown { .. } | Event::Restart { .. } => {
+            Event::GatewayDown { .. } | Event::Restart { .. } | Event::Move { .. } => {
                 return Err("an event that only a leader makes");
             }
         };
-        if conn.gateway() != peer {
+        // Whose a movable one is, the log knows.
+        if conn.gateway() != peer && !conn.is_movable() {
             return Err("an event of another gateway's connection");
         }
     }

@@ -13,6 +13,7 @@ use crane_channel::output::Output;
 use crane_channel::ring::Consumer;
 use crane_channel::segment::Segment;
 use crane_gateway::connection::{Connection, Effects};
+use crane_gateway::tails::Ending;
 use crane_gateway::{address, unix};
 use serde_json::json;
 use std::sync::Arc;
@@ -110,7 +111,8 @@ impl<'a> OutputThread<'a> {
         match Said::of(&output) {
             None => self.handle(output),
             Some(said) => {
-                let gone = |conn| self.shared.table.get(conn).is_none();
+                let gone =
+                    |conn: ConnId| !conn.is_movable() && self.shared.table.get(conn).is_none();
                 let distrusted = self.shared.distrusted.load(Ordering::SeqCst);
                 if !distrusted && !said.conn().is_some_and(gone) {
                     self.held.add(said);
@@ -134,14 +136,17 @@ impl<'a> OutputThread<'a> {
 
     fn say(&mut self, said: &Said) {
         match said {
+            Said::Send(conn, bytes) if conn.is_movable() => self.send_movable(*conn, bytes),
             Said::Send(conn, bytes) => {
                 if let Some(connection) = self.shared.table.get(*conn) {
                     let effects = connection.send(&[bytes]);
                     self.carry_out(&connection, effects);
                 }
             }
-            Said::Shutdown(conn) => self.end(*conn, Connection::shutdown),
-            Said::Close(conn, reset) => self.end(*conn, |c| c.close(*reset)),
+            Said::Shutdown(conn) => self.end(*conn, Ending::Shutdown, Connection::shutdown),
+            Said::Close(conn, reset) => {
+                self.end(*conn, closing(*reset), |c| c.close(*reset));
+            }
             Said::Datagram {
                 route,
                 socket,
@@ -154,6 +159,7 @@ impl<'a> OutputThread<'a> {
 
     fn handle(&mut self, output: Output<'a>) {
         match output {
+            Output::Send { conn, bytes } if conn.is_movable() => self.send_movable(conn, bytes),
             Output::Send { conn, bytes } => {
                 if self.select(conn) {
                     self.parts.push(bytes);
@@ -179,6 +185,9 @@ impl<'a> OutputThread<'a> {
                 }
             }
             Output::Consumed { conn, total } => {
+                if conn.is_movable() {
+                    self.shared.table.tails().consumed(conn, total);
+                }
                 if self.select(conn)
                     && let Some(connection) = &self.current
                     && connection.consumed(total)
@@ -186,8 +195,12 @@ impl<'a> OutputThread<'a> {
                     self.shared.inbox.add(Work::Resume(connection.token()));
                 }
             }
-            Output::Shutdown { conn } => self.end(conn, Connection::shutdown),
-            Output::Close { conn, reset } => self.end(conn, |c| c.close(reset)),
+            Output::Shutdown { conn } => {
+                self.end(conn, Ending::Shutdown, Connection::shutdown);
+            }
+            Output::Close { conn, reset } => {
+                self.end(conn, closing(reset), |c| c.close(reset));
+            }
             Output::Listen {
                 listener, address, ..
             } => match address::parse(address) {
@@ -244,6 +257,7 @@ impl<'a> OutputThread<'a> {
                         .notices
                         .add("server_exit", json!({ "pid": pid, "wait_status": status }));
                     self.shared.crashed.store(status != 0, Ordering::SeqCst);
+                    self.shared.exited.store(true, Ordering::SeqCst);
                     self.shared.server_gone.store(true, Ordering::SeqCst);
                     self.shared.inbox.add(Work::ServerGone);
                 }
@@ -289,7 +303,35 @@ impl<'a> OutputThread<'a> {
         self.parts.clear();
     }
 
-    fn end(&mut self, conn: ConnId, how: impl FnOnce(&Connection) -> Effects) {
+    /// Output for a client that another replica may hold: it is kept, and written if
+    /// the client is here. Which of the two does not change in between, because a
+    /// client comes only while the tails are locked.
+    fn send_movable(&mut self, conn: ConnId, bytes: &[u8]) {
+        self.write_parts();
+        let mut tails = self.shared.table.tails();
+        tails.say(conn, bytes);
+        let here = self.shared.table.get(conn);
+        drop(tails);
+        if let Some(connection) = here {
+            let effects = connection.send(&[bytes]);
+            self.carry_out(&connection, effects);
+        }
+    }
+
+    fn end(&mut self, conn: ConnId, ending: Ending, how: impl FnOnce(&Connection) -> Effects) {
+        if conn.is_movable() {
+            self.write_parts();
+            self.current = None;
+            let mut tails = self.shared.table.tails();
+            tails.end(conn, ending);
+            let here = self.shared.table.get(conn);
+            drop(tails);
+            if let Some(connection) = here {
+                let effects = how(&connection);
+                self.carry_out(&connection, effects);
+            }
+            return;
+        }
         if !self.select(conn) {
             return;
         }
@@ -368,6 +410,10 @@ impl<'a> OutputThread<'a> {
                 || self.returned() != self.returned
         });
     }
+}
+
+fn closing(reset: bool) -> Ending {
+    if reset { Ending::Abort } else { Ending::Close }
 }
 
 /// Sleeps until the server or the engine wakes this end of the output ring,

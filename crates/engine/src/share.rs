@@ -6,8 +6,11 @@
 //! gateway that made it are as those of any other gateway to the one that
 //! starts, which begins as a new incarnation.
 
+use crane_channel::epoch::ConnId;
 use crane_channel::output::EpochDone;
 use crane_gateway::filter::{Filter, GatewayState};
+use crane_gateway::moves::{Movable, Moves};
+use crane_gateway::tcp::Tcp;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 
@@ -20,6 +23,52 @@ struct Gateway {
     next: u64,
     down: bool,
     used: bool,
+}
+
+/// A connection that can go on at another gateway.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MovableConnection {
+    id: u64,
+    holder: (u8, u32),
+    received: u64,
+    ended: bool,
+    drained: u64,
+    /// As [`Tcp::encode`] has it.
+    socket: Option<Vec<u8>>,
+    since: u64,
+    moves: u32,
+    arriving: bool,
+}
+
+impl MovableConnection {
+    fn of((conn, one): (ConnId, Movable)) -> Self {
+        Self {
+            id: conn.0,
+            holder: one.holder,
+            received: one.received,
+            ended: one.ended,
+            drained: one.drained,
+            socket: one.tcp.map(|tcp| tcp.encode().to_vec()),
+            since: one.since,
+            moves: one.moves,
+            arriving: one.arriving,
+        }
+    }
+
+    fn movable(&self) -> (ConnId, Movable) {
+        let movable = Movable {
+            holder: self.holder,
+            received: self.received,
+            ended: self.ended,
+            drained: self.drained,
+            tcp: self.socket.as_deref().and_then(Tcp::decode),
+            since: self.since,
+            moves: self.moves,
+            arriving: self.arriving,
+        };
+        (ConnId(self.id), movable)
+    }
 }
 
 /// A group that a datagram socket of the server has joined.
@@ -55,6 +104,9 @@ pub struct Share {
     #[serde(default)]
     life: u32,
     gateways: Vec<Gateway>,
+    /// Connections through the virtual address.
+    #[serde(default)]
+    movable: Vec<MovableConnection>,
     /// The cluster that made it, in hexadecimal digits: who takes part in another
     /// one, which began with it, is not `members`.
     pub cluster: String,
@@ -92,6 +144,7 @@ impl Share {
             seeded: filter.seeded(),
             life: filter.life(),
             gateways: filter.gateways().map(gateway).collect(),
+            movable: filter.moves.all().map(MovableConnection::of).collect(),
             cluster: String::new(),
             members: crane_consensus::Membership::default(),
             listeners: Vec::new(),
@@ -137,13 +190,15 @@ impl Share {
             };
             (one.id, state)
         });
-        Filter::at(
+        let mut filter = Filter::at(
             gateways,
             self.epochs,
             self.last_time,
             self.seeded,
             self.life,
-        )
+        );
+        filter.moves = Moves::at(self.movable.iter().map(MovableConnection::movable));
+        filter
     }
 
     /// The hashes at the checkpoint's epoch.

@@ -75,6 +75,8 @@ pub enum Work {
     Signal(u32),
     /// From this replica's owner to that of another one.
     Mail(u8, Vec<u8>),
+    /// This machine has the virtual address.
+    AddressHeld,
     /// The program is to stand still at the end of what it was given.
     Park,
     /// It may go on.
@@ -256,6 +258,8 @@ pub struct Shared {
     pub confirmed: AtomicU64,
     /// The program ended by its own fault, in the order of the schedule.
     pub crashed: AtomicBool,
+    /// The program ended in the order of the schedule, as on every replica.
+    pub exited: AtomicBool,
     /// The server has ended.
     pub server_gone: AtomicBool,
     /// The threads must end.
@@ -301,6 +305,7 @@ impl Shared {
             distrusted: AtomicBool::new(false),
             confirmed: AtomicU64::new(0),
             crashed: AtomicBool::new(false),
+            exited: AtomicBool::new(false),
             server_gone: AtomicBool::new(false),
             stop: AtomicBool::new(false),
             abrupt: AtomicBool::new(false),

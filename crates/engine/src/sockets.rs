@@ -8,7 +8,8 @@ use crate::peers::{LINK_TOKENS, PEER_LISTENER, Peers};
 use crate::share::{Membership, Share};
 use crate::shared::{Shared, Work, lock};
 use crane_consensus::RealDisk;
-use crane_gateway::clients::{self, Accepted, Clients, Readiness};
+use crane_gateway::clients::{self, Accepted, Arrived, Clients, Readiness};
+use crane_gateway::connection::Effects;
 use crane_gateway::datagrams::{self, Datagrams, Sender, gateway_word};
 use crane_gateway::listeners::{Door, Listeners};
 use crane_gateway::unix::{self, UnixListeners};
@@ -272,6 +273,10 @@ impl Host for Sockets<'_> {
         share.groups = joined
             .map(|(socket, group)| Membership { socket, group })
             .collect();
+    }
+
+    fn adopt(&mut self, clients: &mut Clients, arrived: &Arrived<'_>) -> Option<(Token, Effects)> {
+        clients.adopt(arrived, self.poll.registry())
     }
 
     fn chores(&mut self, links: &mut Peers, clients: &mut Clients) {

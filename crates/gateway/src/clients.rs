@@ -1,9 +1,13 @@
 //! All clients of this gateway: accepting, reading, windows.
 
-use crate::connection::{Connection, ConnectionTable, Effects};
+use crate::connection::{Anchor, Connection, ConnectionTable, Effects, Standing};
+use crate::hold_back::HoldBack;
 use crate::listeners::{Door, Listeners};
+use crate::moves::Movable;
 use crate::socket::Socket;
 use crate::stream::EventStream;
+use crate::tails::{Ending, Tail};
+use crate::tcp::{self, Tcp};
 use crate::unix::UnixListeners;
 use crate::{
     INPUT_FLOOR, INPUT_LIMIT, INPUT_WINDOW, READ_CHUNK, READ_LEAST, READ_ROUND,
@@ -15,11 +19,10 @@ use mio::event::Event;
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 use rustix::io::Errno;
-use rustix::net::sockopt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Tokens of clients have this bit.
 pub const CLIENT_TOKENS: usize = 1 << 63;
@@ -31,6 +34,14 @@ const ASKED_AFTER: Duration = Duration::from_secs(120);
 /// Descriptors that are not for clients: the log, other replicas, listeners,
 /// administration.
 const RESERVED_DESCRIPTORS: u64 = 128;
+/// Output that a movable client has got after which the server's side is told: so
+/// much of each is kept on every replica at least.
+const ACKNOWLEDGED_STEP: u64 = 16 << 10;
+/// How long a movable client may take to get the last of what the server said, before
+/// that is left to this machine alone.
+const PARTING: Duration = Duration::from_secs(60);
+/// The highest bit of a connection's counter says that it is movable.
+const COUNTER_MASK: u32 = u32::MAX >> 1;
 /// Chunks read from one client before others get their turn.
 const READS_AT_ONCE: usize = 4;
 
@@ -48,6 +59,33 @@ struct Client {
     queued: bool,
     /// It came in at the virtual address.
     at_virtual: bool,
+    /// Whether another gateway could go on with it.
+    moves: Moving,
+    /// All that it gets was written: it is kept until its system has it.
+    parting: Option<Instant>,
+}
+
+/// Whether another gateway could go on with a client.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Moving {
+    /// None could.
+    No,
+    /// When so much of its input was read, which may have been acknowledged to it.
+    After(u64),
+    /// The log says so, or will.
+    Yes,
+}
+
+/// A client that goes on here.
+pub struct Arrived<'a> {
+    /// The connection.
+    pub conn: ConnId,
+    /// What the log says of it.
+    pub movable: Movable,
+    /// Its socket's state, out of that.
+    pub tcp: Tcp,
+    /// What it may lack.
+    pub tail: &'a Tail,
 }
 
 #[derive(Default)]
@@ -113,6 +151,10 @@ pub struct Clients {
     window: u64,
     /// Whether this machine has the virtual address.
     holds_virtual: bool,
+    /// Clients of the virtual address can be moved by this.
+    hold_back: Option<Arc<HoldBack>>,
+    /// Some client has output of which the server's side was not told that it left.
+    untold: bool,
 }
 
 impl Clients {
@@ -134,7 +176,14 @@ impl Clients {
             window: INPUT_WINDOW,
             chunk: READ_CHUNK,
             holds_virtual: false,
+            hold_back: None,
+            untold: false,
         }
+    }
+
+    /// From now on clients of the virtual address can go on at another gateway.
+    pub fn hold_back(&mut self, hold_back: Option<Arc<HoldBack>>) {
+        self.hold_back = hold_back;
     }
 
     /// The server's virtual sockets and pipes hold `buffered` bytes: the more it
@@ -225,12 +274,14 @@ impl Clients {
     }
 
     /// This replica has the virtual address from now on, or no more: then the
-    /// clients that came in by it are cut off, as nothing of theirs can reach it.
+    /// clients that came in by it and can go on nowhere else are cut off, as nothing
+    /// of theirs can reach it.
     pub fn hold_virtual(&mut self, holds: bool) {
         if std::mem::replace(&mut self.holds_virtual, holds) && !holds {
             for index in 0..self.slots.len() as u32 {
                 if let Some(client) = self.client(index)
                     && client.at_virtual
+                    && client.moves != Moving::Yes
                 {
                     client.connection.abort_on_drop();
                     self.lost(index);
@@ -296,10 +347,29 @@ impl Clients {
             return;
         };
         let _ = socket.set_nodelay(true);
-        notice_dead_machines(&socket);
+        tcp::keep_alive(&socket, ASKED_AFTER);
+        let anchor = if at_virtual {
+            self.anchor(&socket)
+        } else {
+            None
+        };
         let (local, peer) = (target.local.as_bytes(), target.peer.as_bytes());
         let open = registered(socket, registry);
-        self.take(target.listener, local, peer, at_virtual, open);
+        self.take(target.listener, local, peer, at_virtual, anchor, open);
+    }
+
+    /// What makes a client movable that has just come, and how much of its input may
+    /// have been acknowledged already.
+    fn anchor(&self, socket: &TcpStream) -> Option<(Anchor, u64)> {
+        // When it fails, the client is one as any other.
+        let hold_back = self.hold_back.as_ref()?;
+        let first = Tcp::look(socket).ok()??;
+        let tcp = first.tcp;
+        let agreed = tcp.receive_next(first.arrived, false);
+        let held = hold_back.hold(tcp.local, tcp.peer, agreed).ok()?;
+        // What came before it was held may have been acknowledged as well.
+        let arrived = Tcp::look(socket).ok()??.arrived;
+        Some((Anchor { tcp, held }, arrived))
     }
 
     /// Accepts clients that wait at the Unix socket of `token`.
@@ -343,7 +413,7 @@ impl Clients {
         peer: &[u8],
         open: impl FnOnce(Token) -> io::Result<Box<dyn Socket>>,
     ) -> Option<ConnId> {
-        self.take(listener, local, peer, false, open)
+        self.take(listener, local, peer, false, None, open)
     }
 
     /// As [`enter`](Self::enter); `at_virtual`: by the address that goes with the
@@ -354,8 +424,50 @@ impl Clients {
         local: &[u8],
         peer: &[u8],
         at_virtual: bool,
+        anchor: Option<(Anchor, u64)>,
         open: impl FnOnce(Token) -> io::Result<Box<dyn Socket>>,
     ) -> Option<ConnId> {
+        let (index, token, socket) = self.place(open)?;
+        let (anchor, arrived) = anchor.unzip();
+        let id = loop {
+            self.counter = self.counter.wrapping_add(1) & COUNTER_MASK;
+            let id = ConnId::new(self.gateway, self.stream.incarnation(), self.counter);
+            let id = if anchor.is_some() { id.movable() } else { id };
+            // Only after two thousand million connections can one be in use.
+            if self.table.get(id).is_none() {
+                break id;
+            }
+        };
+        let at = Standing::default();
+        let connection = Connection::movable(id, token, socket, anchor, at, &self.table);
+        let connection = Arc::new(connection);
+        self.table.insert(connection.clone());
+        self.slots[index as usize].client = Some(Client {
+            connection,
+            received: 0,
+            readable: false,
+            ending: false,
+            input_over: false,
+            queued: false,
+            at_virtual,
+            moves: arrived.map_or(Moving::No, Moving::After),
+            parting: None,
+        });
+        self.stream.push(&epoch::Event::Connect {
+            conn: id,
+            listener,
+            local,
+            peer,
+        });
+        self.declare_movable(index);
+        Some(id)
+    }
+
+    /// A free place for a client, whose socket `open` makes.
+    fn place(
+        &mut self,
+        open: impl FnOnce(Token) -> io::Result<Box<dyn Socket>>,
+    ) -> Option<(u32, Token, Box<dyn Socket>)> {
         let index = self.free.pop().unwrap_or_else(|| {
             self.slots.push(Slot::default());
             (self.slots.len() - 1) as u32
@@ -367,32 +479,174 @@ impl Clients {
             self.free.push(index);
             return None;
         };
-        let id = loop {
-            self.counter = self.counter.wrapping_add(1);
-            let id = ConnId::new(self.gateway, self.stream.incarnation(), self.counter);
-            // Only after four thousand million connections can one be in use.
-            if self.table.get(id).is_none() {
-                break id;
-            }
+        Some((index, token, socket))
+    }
+
+    /// Says so when all is in the log that the client may take for received.
+    fn declare_movable(&mut self, index: u32) {
+        let Some(client) = &mut self.slots[index as usize].client else {
+            return;
         };
-        let connection = Arc::new(Connection::new(id, token, socket, &self.table));
+        if let Moving::After(arrived) = client.moves
+            && client.received >= arrived
+            && let Some(anchor) = client.connection.anchor()
+        {
+            client.moves = Moving::Yes;
+            self.stream.push(&epoch::Event::Movable {
+                conn: client.connection.id(),
+                socket: &Movable::declaration(&anchor.tcp, 0),
+            });
+        }
+    }
+
+    /// A client goes on here whose connection the log has moved to this gateway. The
+    /// tails are locked meanwhile, so that the output thread finds it here or adds to
+    /// its tail. It is given up when that cannot be: then the log will say so.
+    pub fn adopt(
+        &mut self,
+        arrived: &Arrived<'_>,
+        registry: &Registry,
+    ) -> Option<(Token, Effects)> {
+        let Arrived {
+            conn,
+            movable,
+            tcp,
+            tail,
+        } = arrived;
+        let (drained, bytes) = tail.rest();
+        let made = self
+            .hold_back
+            .as_ref()
+            .filter(|_| tail.is_whole() && tail.end != Ending::Abort)
+            .and_then(|hold_back| {
+                let agreed = tcp.receive_next(movable.received, movable.ended);
+                let held = hold_back.hold(tcp.local, tcp.peer, agreed).ok()?;
+                let restored = tcp::restore(tcp, movable.received, movable.ended, drained, bytes);
+                Some((Anchor { tcp: *tcp, held }, restored.ok()?))
+            });
+        let taken = made.and_then(|(anchor, socket)| {
+            let _ = socket.set_nodelay(true);
+            tcp::keep_alive(&socket, ASKED_AFTER);
+            let place = self.place(registered(socket, registry))?;
+            Some((anchor, place))
+        });
+        let Some((anchor, (index, token, socket))) = taken else {
+            self.stream.push(&epoch::Event::Reset { conn: *conn });
+            return None;
+        };
+        let at = Standing {
+            drained: movable.drained,
+            left: drained + bytes.len() as u64,
+            consumed: tail.consumed,
+        };
+        let connection = Connection::movable(*conn, token, socket, Some(anchor), at, &self.table);
+        let connection = Arc::new(connection);
+        let effects = match tail.end {
+            Ending::Open => Effects::default(),
+            Ending::Shutdown => connection.shutdown(),
+            Ending::Close | Ending::Abort => connection.close(false),
+        };
         self.table.insert(connection.clone());
+        self.stream.push(&epoch::Event::Movable {
+            conn: *conn,
+            socket: &Movable::declaration(tcp, movable.moves),
+        });
         self.slots[index as usize].client = Some(Client {
             connection,
-            received: 0,
-            readable: false,
+            received: movable.received,
+            readable: true,
             ending: false,
-            input_over: false,
+            input_over: movable.ended,
             queued: false,
-            at_virtual,
+            at_virtual: true,
+            moves: Moving::Yes,
+            parting: None,
         });
-        self.stream.push(&epoch::Event::Connect {
-            conn: id,
-            listener,
-            local,
-            peer,
-        });
-        Some(id)
+        self.untold = true;
+        Some((token, effects))
+    }
+
+    /// The log has moved a connection to another gateway, which goes on with it.
+    pub fn release(&mut self, conn: ConnId) {
+        if let Some(connection) = self.table.get(conn)
+            && let Some(index) = self.index_of(connection.token())
+        {
+            connection.vanish();
+            self.remove(index);
+        }
+    }
+
+    /// The log says that a connection is over.
+    pub fn over(&mut self, conn: ConnId) {
+        if let Some(connection) = self.table.get(conn)
+            && let Some(index) = self.index_of(connection.token())
+        {
+            connection.abort_on_drop();
+            let _ = connection.abandon();
+            self.remove(index);
+        }
+    }
+
+    /// This machine has the virtual address now: clients that have moved here are
+    /// asked where they are.
+    pub fn probe_movable(&self) {
+        for client in self.movable() {
+            client.connection.probe();
+        }
+    }
+
+    fn movable(&self) -> impl Iterator<Item = &Client> {
+        let clients = self.slots.iter().filter_map(|slot| slot.client.as_ref());
+        clients.filter(|client| client.connection.anchor().is_some())
+    }
+
+    /// Whether movable clients have to be looked after soon.
+    pub fn has_untold(&self) -> bool {
+        self.untold
+    }
+
+    /// Tells the server's side what movable clients have got, and lets those go that
+    /// have all. Returns whether any got anything.
+    pub fn look_after_movable(&mut self, now: Instant) -> bool {
+        let mut news = false;
+        if !std::mem::take(&mut self.untold) {
+            return news;
+        }
+        for index in 0..self.slots.len() as u32 {
+            let Some(client) = &mut self.slots[index as usize].client else {
+                continue;
+            };
+            if client.connection.anchor().is_none() {
+                continue;
+            }
+            let connection = client.connection.clone();
+            if let Some(since) = client.parting {
+                if connection.has_all() || now > since + PARTING {
+                    self.part(index);
+                    news = true;
+                } else {
+                    self.untold = true;
+                }
+                continue;
+            }
+            if let Some(offset) = connection.newly_acknowledged(ACKNOWLEDGED_STEP) {
+                let conn = connection.id();
+                self.stream.push(&epoch::Event::Drained { conn, offset });
+                news = true;
+            }
+            self.untold |= connection.untold() >= ACKNOWLEDGED_STEP;
+        }
+        news
+    }
+
+    /// A movable client has all that the server said, its end included.
+    fn part(&mut self, index: u32) {
+        if let Some(client) = &self.slots[index as usize].client {
+            client.connection.let_go();
+            let conn = client.connection.id();
+            self.stream.push(&epoch::Event::Reset { conn });
+            self.remove(index);
+        }
     }
 
     fn index_of(&self, token: Token) -> Option<u32> {
@@ -444,7 +698,16 @@ impl Clients {
         if effects.broken {
             self.lost(index);
         }
-        if effects.finished {
+        let Some(client) = &mut self.slots[index as usize].client else {
+            return;
+        };
+        if client.connection.anchor().is_some() {
+            self.untold = true;
+            if effects.finished {
+                client.input_over = true;
+                client.parting.get_or_insert_with(Instant::now);
+            }
+        } else if effects.finished {
             self.remove(index);
         } else if effects.drained {
             let Some(client) = &self.slots[index as usize].client else {
@@ -504,9 +767,13 @@ impl Clients {
                 }
             }
         }
+        let undeclared = matches!(client.moves, Moving::After(_));
         if client.readable && !client.input_over && !client.queued {
             client.queued = true;
             self.again.push(index);
+        }
+        if undeclared {
+            self.declare_movable(index);
         }
     }
 
@@ -515,7 +782,8 @@ impl Clients {
         let Some(client) = self.client(index) else {
             return;
         };
-        let closed = client.connection.is_closed();
+        // The log forgets a movable one only when it is told to.
+        let closed = client.connection.is_closed() && client.connection.anchor().is_none();
         let conn = client.connection.id();
         client.connection.abandon();
         if !closed {
@@ -548,10 +816,14 @@ impl Clients {
         self.stream = EventStream::new(self.gateway, incarnation);
     }
 
-    /// The server is gone: clients get what it said, then the end.
-    pub fn close_all(&mut self) {
+    /// The server is gone: clients get what it said, then the end. Those that can go
+    /// on at another gateway wait for it if the server goes on there (`elsewhere`).
+    pub fn close_all(&mut self, elsewhere: bool) {
         for index in 0..self.slots.len() as u32 {
             if let Some(client) = self.client(index) {
+                if elsewhere && client.moves == Moving::Yes {
+                    continue;
+                }
                 client.input_over = true;
                 let effects = client.connection.close(false);
                 self.effects(index, effects);
@@ -585,17 +857,6 @@ fn registered(
 /// Whether `token` is that of a client.
 pub fn is_client(token: Token) -> bool {
     token.0 & CLIENT_TOKENS != 0
-}
-
-/// Has the system ask now and then whether the client's machine is still there:
-/// one that vanished would otherwise hold its connection, here and in every
-/// replica's program, for ever.
-fn notice_dead_machines(socket: &TcpStream) {
-    // Each only makes it better; without them it works.
-    let _ = sockopt::set_socket_keepalive(socket, true);
-    let _ = sockopt::set_tcp_keepidle(socket, ASKED_AFTER);
-    let _ = sockopt::set_tcp_keepintvl(socket, ASKED_AFTER / 6);
-    let _ = sockopt::set_tcp_keepcnt(socket, 6);
 }
 
 /// Clients for which there are descriptors, when some are left for everything

@@ -5,7 +5,10 @@
 //! that a reply costs no hand-over between threads. The lock is held for one
 //! non-blocking system call at most.
 
+use crate::hold_back::Held;
 use crate::socket::Socket;
+use crate::tails::Tails;
+use crate::tcp::Tcp;
 use crate::{DRAIN_STEP, OUTPUT_LIMIT, SEND_WINDOW};
 use crane_channel::epoch::ConnId;
 use mio::Token;
@@ -58,11 +61,32 @@ impl Effects {
     }
 }
 
+/// What makes a connection one that can go on at another gateway.
+pub struct Anchor {
+    /// Its socket's state.
+    pub tcp: Tcp,
+    /// Keeps back what is not agreed.
+    pub held: Held,
+}
+
+/// Where a connection stands that goes on here.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Standing {
+    /// Bytes of output that the client has, as the log has it.
+    pub drained: u64,
+    /// Bytes of output that the socket has taken.
+    pub left: u64,
+    /// Bytes of input that the server has read.
+    pub consumed: u64,
+}
+
 /// A client's connection.
 pub struct Connection {
     id: ConnId,
     token: Token,
     socket: Box<dyn Socket>,
+    /// Dropped after the socket, whose last words it keeps back.
+    anchor: Option<Anchor>,
     out: Mutex<Outgoing>,
     /// Input bytes that the server has read.
     consumed: AtomicU64,
@@ -74,22 +98,40 @@ impl Connection {
     /// A connection of `table` whose socket is known to the reading thread as
     /// `token`.
     pub fn new(id: ConnId, token: Token, socket: Box<dyn Socket>, table: &ConnectionTable) -> Self {
+        Self::movable(id, token, socket, None, Standing::default(), table)
+    }
+
+    /// As [`new`](Self::new), with what makes it movable, and from where it goes on.
+    pub fn movable(
+        id: ConnId,
+        token: Token,
+        socket: Box<dyn Socket>,
+        anchor: Option<Anchor>,
+        at: Standing,
+        table: &ConnectionTable,
+    ) -> Self {
         let out = Outgoing {
             all: table.pending.clone(),
             counted: 0,
             pending: Vec::new(),
             start: 0,
-            left: 0,
-            told: 0,
+            left: at.left,
+            told: at.drained,
             end: End::Open,
             broken: false,
         };
+        if anchor.is_some() {
+            // When the process dies, nothing of it is left in the kernel: another
+            // machine goes on with it, and later this one may again.
+            socket.abort_on_drop();
+        }
         Self {
             id,
             token,
             socket,
+            anchor,
             out: Mutex::new(out),
-            consumed: AtomicU64::new(0),
+            consumed: AtomicU64::new(at.consumed),
             stalled: AtomicBool::new(false),
         }
     }
@@ -217,7 +259,79 @@ impl Connection {
     /// Tells the client that nothing more will come, once nothing is pending.
     fn apply_end(&self, out: &Outgoing) {
         if out.end != End::Open && !out.broken {
+            if let Some(anchor) = &self.anchor {
+                anchor.held.may_end();
+            }
             self.socket.end();
+        }
+    }
+
+    /// What makes it movable.
+    pub fn anchor(&self) -> Option<&Anchor> {
+        self.anchor.as_ref()
+    }
+
+    /// So much of the input is agreed, and perhaps its end: the client may know.
+    pub fn agree(&self, received: u64, ended: bool) {
+        if let Some(anchor) = &self.anchor {
+            anchor.held.agree(anchor.tcp.receive_next(received, ended));
+        }
+    }
+
+    /// Bytes of output that the client's system has acknowledged.
+    pub fn acknowledged(&self) -> u64 {
+        let out = self.out();
+        let mut waiting = self.socket.unacknowledged();
+        if out.end != End::Open && out.pending.is_empty() {
+            waiting = waiting.saturating_sub(1);
+        }
+        out.left.saturating_sub(waiting)
+    }
+
+    /// Whether the client's system has everything, the end included.
+    pub fn has_all(&self) -> bool {
+        let out = self.out();
+        out.broken || (out.pending.is_empty() && self.socket.unacknowledged() == 0)
+    }
+
+    /// If the client has so much more than the server's side was told that it should
+    /// be told, how much.
+    pub fn newly_acknowledged(&self, step: u64) -> Option<u64> {
+        let has = self.acknowledged();
+        let mut out = self.out();
+        let news = !out.broken && has >= out.told + step;
+        if news {
+            out.told = has;
+        }
+        news.then_some(has)
+    }
+
+    /// Bytes of output of which the server's side was not told that they left.
+    pub fn untold(&self) -> u64 {
+        let out = self.out();
+        out.left - out.told.min(out.left)
+    }
+
+    /// Has the client's system say what it has.
+    pub fn probe(&self) {
+        let out = self.out();
+        if !out.broken {
+            self.socket.probe();
+        }
+    }
+
+    /// It goes on elsewhere: the drop is nothing that the client notices.
+    pub fn vanish(&self) {
+        let mut out = self.out();
+        let _ = out.break_off(0, false);
+        self.socket.vanish();
+    }
+
+    /// It is over, in order: what the client's system has not acknowledged is left to
+    /// this machine's.
+    pub fn let_go(&self) {
+        if self.anchor.is_some() && !self.out().broken {
+            self.socket.end_on_drop();
         }
     }
 
@@ -228,6 +342,9 @@ impl Connection {
 
     /// Makes the drop of the socket an abort (RST) instead of an orderly end.
     pub fn abort_on_drop(&self) {
+        if let Some(anchor) = &self.anchor {
+            anchor.held.may_reset();
+        }
         self.socket.abort_on_drop();
     }
 
@@ -374,6 +491,7 @@ type ById = HashMap<ConnId, Arc<Connection>, BuildHasherDefault<IdHasher>>;
 pub struct ConnectionTable {
     by_id: Mutex<ById>,
     pending: Arc<AtomicUsize>,
+    tails: Mutex<Tails>,
 }
 
 impl ConnectionTable {
@@ -399,6 +517,12 @@ impl ConnectionTable {
     /// Forgets all connections.
     pub fn clear(&self) {
         self.lock().clear();
+    }
+
+    /// What clients of movable connections may lack, wherever they are. While it is
+    /// locked, none of these comes here.
+    pub fn tails(&self) -> MutexGuard<'_, Tails> {
+        self.tails.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Bytes of output that wait for their clients, of all connections.

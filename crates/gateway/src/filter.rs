@@ -6,9 +6,13 @@
 //! (gateway, incarnation) counts once and in order; a higher incarnation ends
 //! the lower one, and nothing of an ended incarnation counts.
 
+use crate::moves::{Holder, Moves};
 use crane_channel::epoch::{
-    Batch, BatchHead, Entry, EpochHead, Event, Malformed, encode_batch, encode_head,
+    Batch, BatchHead, ConnId, Entry, EpochHead, Event, Events, Malformed, encode_batch, encode_head,
 };
+
+/// Ends of connections that are told in one batch.
+const RESETS_AT_ONCE: usize = 1000;
 
 /// What the log says of one gateway.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -49,6 +53,8 @@ pub struct Filter {
     last_time: u64,
     seeded: bool,
     life: u32,
+    /// Connections that gateways hand to one another.
+    pub moves: Moves,
 }
 
 impl Default for Filter {
@@ -60,6 +66,7 @@ impl Default for Filter {
             last_time: 0,
             seeded: false,
             life: 0,
+            moves: Moves::default(),
         }
     }
 }
@@ -125,6 +132,7 @@ impl Filter {
         let news = life == self.life + 1;
         if news {
             self.life = life;
+            self.moves.end_all();
             self.epochs = 0;
             self.seeded = false;
         }
@@ -250,34 +258,97 @@ impl Filter {
         out: &mut Vec<u8>,
     ) -> Result<bool, Malformed> {
         let (verdict, ended) = self.take(&batch.head);
-        if ended.is_none() && verdict == Verdict::Whole {
+        let skip = match verdict {
+            Verdict::Whole => Some(0),
+            Verdict::Tail(skip) => Some(skip),
+            Verdict::Duplicate | Verdict::Gap | Verdict::Ended => None,
+        };
+        if let Some(incarnation) = ended {
+            rewrite.begin(entry, nth, out)?;
+            self.end(batch.head.gateway, incarnation, rewrite, out);
+        }
+        let mut events = batch.events();
+        for event in events.by_ref().take(skip.unwrap_or(0).into()) {
+            event?;
+        }
+        let left = events.remaining_bytes();
+        let lost = match skip {
+            Some(_) => self.take_events(events.clone(), &batch.head)?,
+            None => Vec::new(),
+        };
+        if ended.is_none() && verdict == Verdict::Whole && lost.is_empty() {
             return Ok(true);
         }
         rewrite.begin(entry, nth, out)?;
-        if let Some(incarnation) = ended {
-            let down = Event::GatewayDown {
-                gateway: batch.head.gateway,
-                incarnation,
+        if let Some(skip) = skip {
+            let head = BatchHead {
+                first_seq: batch.head.first_seq + u64::from(skip),
+                events: batch.head.events - skip - lost.len() as u16,
+                ..batch.head
             };
-            rewrite.add_control(&down, out);
-        }
-        match verdict {
-            Verdict::Whole => rewrite.add(&batch.head, batch.bytes, out),
-            Verdict::Tail(skip) => {
-                let mut events = batch.events();
-                for event in events.by_ref().take(skip.into()) {
-                    event?;
+            if lost.is_empty() {
+                rewrite.add(&head, left, out);
+            } else if head.events > 0 {
+                let mut bytes = Vec::with_capacity(batch.bytes.len());
+                for (nth, event) in (0..).zip(events) {
+                    if lost.binary_search(&nth).is_err() {
+                        event?.encode(|b| bytes.extend_from_slice(b));
+                    }
                 }
-                let head = BatchHead {
-                    first_seq: batch.head.first_seq + u64::from(skip),
-                    events: batch.head.events - skip,
-                    ..batch.head
-                };
-                rewrite.add(&head, events.remaining_bytes(), out);
+                rewrite.add(&head, &bytes, out);
             }
-            Verdict::Duplicate | Verdict::Gap | Verdict::Ended => {}
         }
         Ok(false)
+    }
+
+    /// Takes events of movable connections into account. Returns which of these
+    /// events do not count, in order.
+    fn take_events(&mut self, events: Events<'_>, head: &BatchHead) -> Result<Vec<u16>, Malformed> {
+        let holder = (head.gateway, head.incarnation);
+        let mut lost = Vec::new();
+        for (nth, event) in (0..).zip(events) {
+            if !self.moves.take(&event?, holder, self.last_time) {
+                lost.push(nth);
+            }
+        }
+        Ok(lost)
+    }
+
+    /// The connections of an incarnation are over: the program is told.
+    fn end(&mut self, gateway: u8, incarnation: u32, rewrite: &mut Rewrite, out: &mut Vec<u8>) {
+        let down = Event::GatewayDown {
+            gateway,
+            incarnation,
+        };
+        rewrite.add_control(&down, out);
+        rewrite.add_resets(&self.moves.end((gateway, incarnation)), out);
+    }
+
+    /// The movable connections of an incarnation go on at another gateway, if that
+    /// one is there.
+    fn hand_over(&mut self, from: Holder, heir: Holder, rewrite: &mut Rewrite, out: &mut Vec<u8>) {
+        let (gateway, incarnation) = heir;
+        let state = self.gateway(gateway);
+        let over =
+            incarnation < state.incarnation || (incarnation == state.incarnation && state.down);
+        if over || gateway == 0 || from == heir {
+            return;
+        }
+        let ended = self.moves.hand_over(from, heir, self.last_time);
+        rewrite.add_resets(&ended, out);
+        if incarnation > state.incarnation {
+            if state.used && !state.down {
+                self.end(gateway, state.incarnation, rewrite, out);
+            }
+            self.gateways[usize::from(gateway)] = GatewayState {
+                incarnation,
+                next_seq: 1,
+                ..GatewayState::default()
+            };
+            self.highest = self.highest.max(gateway);
+        }
+        // It has connections, that is: they end with it.
+        self.gateways[usize::from(gateway)].used = true;
     }
 
     fn admit_control(
@@ -288,32 +359,57 @@ impl Filter {
         rewrite: &mut Rewrite,
         out: &mut Vec<u8>,
     ) -> Result<bool, Malformed> {
-        // News that is not news is rare: look first, rewrite only if needed.
+        // What changes is rare: look first, rewrite only if needed.
         let mut counted = Vec::new();
-        let mut all = true;
+        let mut changed = false;
         for event in batch.events() {
             let event = event?;
-            let counts = match event {
+            let after = match event {
                 Event::GatewayDown {
                     gateway,
                     incarnation,
-                } => gateway != 0 && self.declare_down(gateway, incarnation),
-                Event::Restart { life } => self.restart(life),
-                _ => true,
+                } if gateway != 0 && self.declare_down(gateway, incarnation) => {
+                    After::Ended(self.moves.end((gateway, incarnation)))
+                }
+                Event::Restart { life } if self.restart(life) => After::Ended(Vec::new()),
+                Event::GatewayDown { .. } | Event::Restart { .. } => After::Nothing,
+                Event::Move { .. } => After::Nothing,
+                _ => After::Ended(Vec::new()),
             };
-            all &= counts;
-            if counts {
+            let plain = matches!(&after, After::Ended(conns) if conns.is_empty());
+            if !plain && !changed {
+                changed = true;
+                rewrite.begin(entry, nth, out)?;
+                for event in &counted {
+                    rewrite.add_control(event, out);
+                }
+            }
+            if let Event::Move {
+                gateway,
+                incarnation,
+                heir,
+                heir_incarnation,
+            } = event
+            {
+                let heir = (heir, heir_incarnation);
+                self.hand_over((gateway, incarnation), heir, rewrite, out);
+            } else if !changed {
                 counted.push(event);
+            } else if let After::Ended(conns) = after {
+                rewrite.add_control(&event, out);
+                rewrite.add_resets(&conns, out);
             }
         }
-        if !all {
-            rewrite.begin(entry, nth, out)?;
-            for event in &counted {
-                rewrite.add_control(event, out);
-            }
-        }
-        Ok(all)
+        Ok(!changed)
     }
+}
+
+/// What comes of a control event.
+enum After {
+    /// It does not count, or is not for the program.
+    Nothing,
+    /// It counts, and these connections end with it.
+    Ended(Vec<ConnId>),
 }
 
 /// An entry that is being written anew because some of it does not count.
@@ -352,6 +448,16 @@ impl Rewrite {
         let mut events = Vec::with_capacity(event.encoded_len());
         event.encode(|b| events.extend_from_slice(b));
         self.add(&control_head(1), &events, out);
+    }
+
+    fn add_resets(&mut self, conns: &[ConnId], out: &mut Vec<u8>) {
+        for some in conns.chunks(RESETS_AT_ONCE) {
+            let mut events = Vec::new();
+            for &conn in some {
+                Event::Reset { conn }.encode(|b| events.extend_from_slice(b));
+            }
+            self.add(&control_head(some.len() as u16), &events, out);
+        }
     }
 
     fn finish(&self, out: &mut [u8]) {

@@ -12,6 +12,10 @@
 //! * [`connection`]: one client's socket and the output waiting for it;
 //! * [`clients`]: all of them, their reading side and their windows;
 //! * [`datagrams`]: the real UDP sockets behind those of the server;
+//! * [`moves`]: connections that can go on at another gateway, as the log has them;
+//! * [`tails`]: the output of these that their clients may lack;
+//! * [`tcp`]: the state of a client's TCP socket, taken and restored;
+//! * [`hold_back`]: their input is acknowledged only when it is agreed;
 //! * [`unix`]: the real Unix sockets behind those of the server.
 //!
 //! Nothing here knows consensus; nothing blocks.
@@ -22,9 +26,13 @@ pub mod connection;
 pub mod datagrams;
 pub mod entry;
 pub mod filter;
+pub mod hold_back;
 pub mod listeners;
+pub mod moves;
 pub mod socket;
 pub mod stream;
+pub mod tails;
+pub mod tcp;
 pub mod unix;
 
 /// Bytes read from a client at a time, and so the longest `Data` event.

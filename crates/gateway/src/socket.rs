@@ -1,9 +1,11 @@
 //! A client's socket, as the gateway uses it.
 
+use crate::tcp;
 use mio::net::TcpStream;
 use rustix::fd::{AsFd, BorrowedFd};
 use std::io::{self, IoSlice, Write};
 use std::net::Shutdown;
+use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 /// One client's non-blocking stream. The real one is [`TcpStream`], which also
@@ -26,6 +28,22 @@ pub trait Socket: Send + Sync {
 
     /// Makes the drop an abort (RST) instead of an orderly end.
     fn abort_on_drop(&self);
+
+    /// Undoes [`abort_on_drop`](Self::abort_on_drop).
+    fn end_on_drop(&self) {}
+
+    /// Makes the drop one that the client does not notice: the connection goes on
+    /// elsewhere.
+    fn vanish(&self) {}
+
+    /// Has the client's system say what it has; not while another thread writes.
+    fn probe(&self) {}
+
+    /// Bytes written that the client's system has not acknowledged; 0 if that is not
+    /// known. An end that was written counts as one.
+    fn unacknowledged(&self) -> u64 {
+        0
+    }
 
     /// The descriptor, if there is one.
     fn descriptor(&self) -> Option<BorrowedFd<'_>>;
@@ -60,6 +78,24 @@ impl Socket for TcpStream {
     fn abort_on_drop(&self) {
         // Without it the client sees an orderly end, which is second best.
         let _ = rustix::net::sockopt::set_socket_linger(self, Some(Duration::ZERO));
+    }
+
+    fn end_on_drop(&self) {
+        let _ = rustix::net::sockopt::set_socket_linger(self, None);
+    }
+
+    fn vanish(&self) {
+        // The packet program drops what leaves nevertheless.
+        let _ = tcp::vanish(self.as_raw_fd());
+    }
+
+    fn probe(&self) {
+        // A broken socket is reported by itself.
+        let _ = tcp::probe(self.as_raw_fd());
+    }
+
+    fn unacknowledged(&self) -> u64 {
+        tcp::unacknowledged(self.as_raw_fd()).unwrap_or(0)
     }
 
     fn descriptor(&self) -> Option<BorrowedFd<'_>> {

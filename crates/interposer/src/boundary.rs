@@ -94,10 +94,13 @@ impl Effects {
         }
     }
 
-    /// Whether the client's socket is held by this replica's node.
+    /// Whether this replica's node wants to hear of the connection: it holds the
+    /// client's socket, or may get it.
     fn is_ours(conn: u64) -> bool {
         let replica = header().replica.load(Ordering::Relaxed);
-        replica == u32::from(ConnId(conn).gateway()) || replica == u32::from(EVERY_REPLICA)
+        ConnId(conn).is_movable()
+            || replica == u32::from(ConnId(conn).gateway())
+            || replica == u32::from(EVERY_REPLICA)
     }
 }
 
@@ -362,6 +365,6 @@ fn admit(event: Event<'_>) {
         Event::Complete { operation, result } => outside::complete(operation, result),
         Event::Signal { number } => signals::post_to_main(number),
         // For the node.
-        Event::Restart { .. } => {}
+        Event::Restart { .. } | Event::Movable { .. } | Event::Move { .. } => {}
     }
 }

@@ -76,6 +76,11 @@ impl Engine {
         self.inner.signal(number).map_err(raise)
     }
 
+    /// Tell the engine that this machine has the virtual address.
+    fn address_held(&self) {
+        self.inner.address_held();
+    }
+
     /// Let the program, which ended by its own fault, begin anew on every replica.
     fn restart(&self) {
         self.inner.restart();
@@ -252,11 +257,21 @@ fn begin_log(py: Python<'_>, config_json: &str) -> PyResult<()> {
         .map_err(raise)
 }
 
+/// Let connections through a virtual address go on at another replica; return the
+/// descriptor that keeps back what this machine would say of them when the node dies.
+#[pyfunction]
+fn hold_back(address: &str, interface: &str) -> PyResult<RawFd> {
+    let address = address.parse();
+    let address = address.map_err(|_| PyValueError::new_err("not an IPv4 address"))?;
+    crane_engine::hold_back(address, interface).map_err(raise)
+}
+
 #[pymodule]
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("EngineError", module.py().get_type::<EngineError>())?;
     module.add_class::<Engine>()?;
     module.add_class::<Replayer>()?;
     module.add_function(wrap_pyfunction!(begin_log, module)?)?;
+    module.add_function(wrap_pyfunction!(hold_back, module)?)?;
     module.add_function(wrap_pyfunction!(dump_log, module)?)
 }

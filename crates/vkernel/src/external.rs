@@ -18,6 +18,12 @@ pub const fn conn_gateway(conn: u64) -> u32 {
     (conn >> 32) as u32
 }
 
+/// Whether another gateway may go on with a connection: then it does not end with
+/// its gateway (as `crane_channel::epoch::ConnId::is_movable`).
+const fn is_movable(conn: u64) -> bool {
+    conn & (1 << 31) != 0
+}
+
 impl VKernel {
     /// A client connected to `listener` (as in `Host::listen`). `local` and
     /// `peer` are raw socket addresses in the listener's family. Puts the
@@ -144,7 +150,8 @@ impl VKernel {
         true
     }
 
-    /// A gateway's incarnation is gone: resets its connections, oldest first.
+    /// A gateway's incarnation is gone: resets its connections, oldest first, but for
+    /// the movable ones.
     /// Returns how many there were.
     pub fn apply_gateway_down<H: Host + ?Sized>(
         &mut self,
@@ -157,7 +164,7 @@ impl VKernel {
         let mut id = self.header[0].conns.head;
         while id != 0 {
             let Stream { conn, next } = Stream::of(self, id);
-            if conn_gateway(conn) == prefix {
+            if conn_gateway(conn) == prefix && !is_movable(conn) {
                 self.forget_conn(id);
                 self.reset_stream(host, id);
                 count += 1;

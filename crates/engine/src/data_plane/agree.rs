@@ -28,6 +28,7 @@ impl<H: Host> DataPlane<'_, H> {
         loop {
             self.forward();
             self.propose_restart();
+            self.propose_moves();
             let proposed = self.propose()?;
             self.process()?;
             self.core.peers.be_patient_with(Vec::new());
@@ -235,6 +236,7 @@ impl<H: Host> DataPlane<'_, H> {
             self.node.peer_unreachable(peer);
         }
         let mut more = false;
+        self.follow_moves();
         self.tell_restart();
         if let Some(index) = self.core.needs_checkpoint.take() {
             self.ask_for_checkpoint(index);
@@ -269,7 +271,7 @@ impl<H: Host> DataPlane<'_, H> {
 
     fn role_changed(&mut self, role: Role, term: u64, leader: Option<u64>) {
         self.pace.role_changed();
-        self.clients.hold_virtual(role == Role::Leader);
+        self.give_up_virtual();
         if role == Role::Leader {
             // The clients of all replicas wait for this program now.
             self.end_parking();

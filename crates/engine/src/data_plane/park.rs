@@ -19,6 +19,12 @@ impl<H: Host> DataPlane<'_, H> {
     pub(super) fn go_on_from(&mut self, share: &Share) {
         self.core.hold = true;
         self.core.filter = share.filter();
+        if self.core.keeps_tails {
+            // What was said before is in nobody's memory here.
+            for (conn, _) in self.core.filter.moves.all() {
+                self.shared.table.tails().open_late(conn);
+            }
+        }
         self.core.applied = (share.index, share.term);
         self.core.publisher.go_on_after(share.epoch);
         lock(&self.shared.history).add(share.done());

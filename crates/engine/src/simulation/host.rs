@@ -9,8 +9,10 @@ use crate::share::Share;
 use crate::shared::Work;
 use crane_consensus::wire::{self, kind};
 use crane_consensus::{Membership, Message, SimDisk};
-use crane_gateway::clients::Clients;
+use crane_gateway::clients::{Arrived, Clients};
+use crane_gateway::connection::Effects;
 use crane_gateway::socket::Socket;
+use mio::Token;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use rustix::fd::BorrowedFd;
@@ -117,6 +119,10 @@ impl Host for SimHost {
             other => panic!("the program of the simulation does not do {other:?}"),
         }
         Ok(())
+    }
+
+    fn adopt(&mut self, _: &mut Clients, _: &Arrived<'_>) -> Option<(Token, Effects)> {
+        panic!("no client of the simulation is movable")
     }
 
     fn open(&mut self) -> Result<(), String> {

@@ -333,6 +333,7 @@ impl World<'_> {
             }
             Event::Signal { .. } | Event::Datagram { .. } => {}
             Event::Complete { .. } | Event::Restart { .. } => {}
+            Event::Movable { .. } | Event::Move { .. } => {}
         }
         false
     }

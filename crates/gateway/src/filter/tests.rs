@@ -326,3 +326,146 @@ fn only_the_next_life_begins() {
     }
     assert_eq!((filter.life(), filter.epochs()), (1, 3));
 }
+
+/// What a holder says of a connection that has moved so often.
+fn tcp(moves: u8) -> [u8; 35] {
+    let mut bytes = [0; 35];
+    bytes[31] = moves;
+    bytes
+}
+
+/// The events of one batch, numbered from `first_seq`.
+fn events(holder: (u8, u32), first_seq: u64, events: &[Event<'_>]) -> Vec<u8> {
+    let mut stream = EventStream::new(holder.0, holder.1);
+    for event in events {
+        stream.push(event);
+    }
+    let mut bytes = stream.take_unsent().unwrap().1.to_vec();
+    bytes[8..16].copy_from_slice(&first_seq.to_le_bytes());
+    bytes
+}
+
+fn control(event: &Event<'_>) -> Vec<u8> {
+    let mut builder = EntryBuilder::new(&HEAD, 0);
+    builder.add_control(event);
+    builder.finish()
+}
+
+/// What the program would see, in words.
+fn seen(filter: &mut Filter, bytes: &[u8]) -> Vec<String> {
+    let mut out = Vec::new();
+    let changed = filter.admit(bytes, &mut out).unwrap();
+    let entry = Entry::decode(if changed { &out } else { bytes }).unwrap();
+    let batches = entry.batches().map(Result::unwrap);
+    let events = batches.flat_map(|batch| batch.events().map(Result::unwrap).collect::<Vec<_>>());
+    events
+        .map(|event| match event {
+            Event::Connect { .. } => "connect".into(),
+            Event::Data { bytes, .. } => String::from_utf8_lossy(bytes).into_owned(),
+            Event::Reset { conn } => format!("reset {}", conn.0 & 0xff),
+            Event::GatewayDown { gateway, .. } => format!("down {gateway}"),
+            Event::Movable { .. } => "movable".into(),
+            other => format!("{other:?}"),
+        })
+        .collect()
+}
+
+#[test]
+fn what_is_moved_counts_from_its_new_holder_alone() {
+    let conn = ConnId::new(1, 1, 1).movable();
+    let late = ConnId::new(1, 1, 2).movable();
+    let connect = |conn| Event::Connect {
+        conn,
+        listener: 1,
+        local: &[],
+        peer: &[],
+    };
+    let data = |bytes| Event::Data { conn, bytes };
+    let socket = tcp(0);
+    let movable = Event::Movable {
+        conn,
+        socket: &socket,
+    };
+    let socket = tcp(1);
+    let goes_on = Event::Movable {
+        conn,
+        socket: &socket,
+    };
+    let mut filter = Filter::new();
+    let first = [connect(conn), data(b"a"), movable, connect(late)];
+    let said = seen(&mut filter, &entry(&[events((1, 1), 1, &first)]));
+    assert_eq!(said, ["connect", "a", "movable", "connect"]);
+    assert_eq!(filter.moves.others((2, 5)), [(1, 1)]);
+    // What was not yet movable ends; the rest goes on, and the former holder's
+    // events of it do not count any more, whenever they come.
+    let moved = Event::Move {
+        gateway: 1,
+        incarnation: 1,
+        heir: 2,
+        heir_incarnation: 5,
+    };
+    assert_eq!(seen(&mut filter, &control(&moved)), ["reset 2"]);
+    assert!(filter.moves.others((2, 5)).is_empty());
+    assert!(seen(&mut filter, &control(&moved)).is_empty());
+    let plain = Event::Data {
+        conn: ConnId::new(1, 1, 3),
+        bytes: b"plain",
+    };
+    let stale = events((1, 1), 5, &[data(b"stale"), plain, data(b"stale")]);
+    assert_eq!(seen(&mut filter, &entry(&[stale])), ["plain"]);
+    assert_eq!(filter.gateway(1).next_seq, 8);
+    // Nor what the heir says of an earlier time.
+    let early = [data(b"early"), movable, data(b"early"), goes_on, data(b"b")];
+    let fresh = events((2, 5), 1, &early);
+    let fresh = entry(&[fresh.clone(), fresh]);
+    assert_eq!(seen(&mut filter, &fresh), ["movable", "b"]);
+    assert_eq!(filter.moves.get(conn).unwrap().received, 2);
+    // The end of the gateway that it came by is not its own.
+    let down = |gateway, incarnation| {
+        control(&Event::GatewayDown {
+            gateway,
+            incarnation,
+        })
+    };
+    assert_eq!(seen(&mut filter, &down(1, 1)), ["down 1"]);
+    assert_eq!(seen(&mut filter, &down(2, 5)), ["down 2", "reset 1"]);
+    assert!(filter.moves.get(conn).is_none());
+}
+
+#[test]
+fn nothing_moves_to_a_gateway_that_is_over() {
+    let conn = ConnId::new(1, 1, 1).movable();
+    let socket = tcp(0);
+    let first = [
+        Event::Connect {
+            conn,
+            listener: 1,
+            local: &[],
+            peer: &[],
+        },
+        Event::Movable {
+            conn,
+            socket: &socket,
+        },
+    ];
+    let mut filter = Filter::new();
+    seen(&mut filter, &entry(&[events((1, 1), 1, &first)]));
+    admit(&mut filter, &entry(&[batch(2, 5, 1, 1)]));
+    let to = |heir_incarnation| {
+        control(&Event::Move {
+            gateway: 1,
+            incarnation: 1,
+            heir: 2,
+            heir_incarnation,
+        })
+    };
+    assert!(seen(&mut filter, &to(4)).is_empty());
+    assert_eq!(filter.moves.get(conn).unwrap().holder, (1, 1));
+    // A newer incarnation ends the older one.
+    assert_eq!(seen(&mut filter, &to(6)), ["down 2"]);
+    assert_eq!(filter.moves.get(conn).unwrap().holder, (2, 6));
+    assert_eq!(filter.gateway(2).incarnation, 6);
+    // A second incarnation of the holder that has said nothing ends it, too.
+    let again = seen(&mut filter, &entry(&[batch(2, 7, 1, 1)]));
+    assert_eq!(again[..2], ["down 2", "reset 1"]);
+}
