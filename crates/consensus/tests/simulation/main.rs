@@ -15,7 +15,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use cluster::{Cluster, Scenario};
 
 /// Seeds of each scenario without a setting, and a quarter of them of each with
-/// changes of members: about a minute of one core.
+/// changes of members: about 75 s of one core in all.
 const SEEDS: u64 = 1000;
 
 fn setting(name: &str) -> Option<u64> {

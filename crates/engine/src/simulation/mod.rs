@@ -17,7 +17,7 @@ use crate::share::Share;
 use cluster::{Cluster, Figures};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// Seeds of each scenario without a setting: about two minutes of one core.
+/// Seeds of each scenario without a setting: about 200 s of one core in all.
 const SEEDS: u64 = 1000;
 
 /// What a run is about.
