@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
-from crane import environment, mounts, native, ownership, procfs
+from crane import environment, mounts, native, ownership, procfs, temporary
 from crane.checkpoint import criu, files, identities, processes
 from crane.child import Child
 from crane.config import NodeConfig
@@ -75,6 +75,13 @@ class SharedDir:
         shutil.rmtree(self.path, ignore_errors=True)
 
 
+def _temporary(config: NodeConfig) -> dict[str, list[str]]:
+    """The temporary directories that the program gets of its own, and what it sees in them."""
+    owned = [*(ownership.share(one)[0] for one in config.share), *config.private]
+    words = [config.program, *config.argv, *config.env.values(), *owned]
+    return temporary.own(words, config.cwd)
+
+
 def start(
     config: NodeConfig,
     shared: SharedDir,
@@ -124,6 +131,7 @@ def start(
             env=environment.with_interposer(config.env, f"{mounts.CONTROL_DIR}/{library}"),
             cwd=config.cwd,
             hidden=hidden,
+            temporary=list(_temporary(config).items()),
             shared=[ownership.share(one) for one in config.share],
             private=[
                 (path, os.path.relpath(copy, layers))

@@ -8,9 +8,9 @@ log already has.
 
 =====================  ====================================================
 ``/``                  overlay over the machine's root file system
-other file systems     an overlay each (``/home``, ``/tmp`` on tmpfs, a
-                       network mount...); read-only where the kernel cannot
-                       lay one over it
+other file systems     an overlay each (``/home``, a network mount...);
+                       read-only where the kernel cannot lay one over it
+``/tmp``, ``/var/tmp`` empty but for what is named; see :mod:`crane.temporary`
 ``/proc``, ``/sys``    new, of the replica's own namespaces; ``/sys`` read-only
 ``/dev``               new: null, zero, full, random, urandom, tty, pts, shm
 ``/.crane``            the segment, the interposer and the output file
@@ -39,7 +39,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from crane import linux
+from crane import linux, temporary
 
 CONTROL_DIR = "/.crane"
 """Where the replica's program finds what it shares with the node."""
@@ -145,6 +145,8 @@ class Layout:
     """Paths of the machine itself, and whether the program may write there."""
     private: tuple[tuple[str, str], ...] = ()
     """Directories that are the replica's own, and the copy of each, relative to ``layers``."""
+    temporary: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    """Temporary directories that are the replica's own, and the names kept in each."""
 
     @property
     def apart(self) -> list[str]:
@@ -221,11 +223,14 @@ def _build(layout: Layout, mounts: list[MountPoint], warn: Callable[[str], None]
     if layout.privileged:
         overlay("/", "merged", "root", privileged=True)
         places["root"] = "/"
-        for number, path in enumerate(submounts(mounts, layout.apart)):
-            places[f"mount{number}"] = path
-            _cover(path, f"merged{path}", f"mount{number}", warn, privileged=True)
     else:
         places |= _root_of_directories(warn)
+    places |= _temporary(layout, warn)
+    if layout.privileged:
+        gone = _not_seen(layout, mounts)
+        for number, path in enumerate(submounts(mounts, [*layout.apart, *gone])):
+            places[f"mount{number}"] = path
+            _cover(path, f"merged{path}", f"mount{number}", warn, privileged=True)
     for number, (path, copy) in enumerate(layout.private):
         places[f"private{number}"] = path
         Path(f"merged{path}").mkdir(parents=True, exist_ok=True)
@@ -239,6 +244,41 @@ def _build(layout: Layout, mounts: list[MountPoint], warn: Callable[[str], None]
         target = Path(f"merged{path}")
         if target.is_dir():
             linux.mount("none", str(target), "tmpfs", linux.MS_RDONLY, "mode=0555,size=4k")
+
+
+def _temporary(layout: Layout, warn: Callable[[str], None]) -> dict[str, str]:
+    """Lay the replica's own temporary directories over the machine's.
+
+    Returns which layer lies over which.
+    """
+    places = {}
+    for directory, names in layout.temporary:
+        layer = directory.strip("/").replace("/", "-")
+        below = temporary.prepare(directory, names, Path("temporary", layer))
+        overlay(f"temporary/{layer}", f"merged{directory}", layer, privileged=layout.privileged)
+        places[layer] = directory
+        for number, path in enumerate(below):
+            places[f"{layer}{number}"] = path
+            target = f"merged{path}"
+            _cover(path, target, f"{layer}{number}", warn, privileged=layout.privileged)
+    return places
+
+
+def _not_seen(layout: Layout, mounts: list[MountPoint]) -> list[str]:
+    """Mount points within temporary directories of which the program sees nothing."""
+    gone = []
+    for directory, names in layout.temporary:
+        kept = [f"{directory}/{name}" for name in names]
+        gone += [
+            one.path
+            for one in mounts
+            if is_below(one.path, directory)
+            and one.path not in kept
+            and not any(is_below(one.path, path) for path in kept)
+        ]
+        # Covered already, as what is kept.
+        gone += [one.path for one in mounts if one.path in kept and Path(one.path).is_dir()]
+    return gone
 
 
 def overlay(lower: str, target: str, layer: str, *, privileged: bool) -> None:

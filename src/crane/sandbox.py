@@ -86,6 +86,8 @@ class Spec:
     gid: int | None = None
     shared: list[tuple[str, bool]] = field(default_factory=list)
     """Paths of the machine itself, and whether the program may write there."""
+    temporary: list[tuple[str, list[str]]] = field(default_factory=list)
+    """Temporary directories of the replica's own, and the names kept in each."""
     private: list[tuple[str, str]] = field(default_factory=list)
     """Directories of the replica's own, and their copies relative to ``layers``."""
     remove: list[str] = field(default_factory=list)
@@ -236,6 +238,7 @@ def _prepare(spec: Spec, *, privileged: bool) -> bool:
             privileged=privileged,
             shared=tuple((path, writable) for path, writable in spec.shared),
             private=tuple((path, copy) for path, copy in spec.private),
+            temporary=tuple((path, tuple(names)) for path, names in spec.temporary),
         ),
         lambda text: _report(spec, event="warning", message=text),
     )
