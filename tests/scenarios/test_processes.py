@@ -20,9 +20,10 @@ PARENT = Path(__file__).parent / "programs" / "parent.py"
 
 
 @pytest.fixture
-def parent(clusters: Callable[..., Cluster]) -> Cluster:
+def parent(clusters: Callable[..., Cluster], tmp_path: Path) -> Cluster:
     port = free_port()
-    cluster = clusters([PYTHON, str(PARENT), str(port)], port)
+    # It is told later of programs that lie there.
+    cluster = clusters([PYTHON, str(PARENT), str(port)], port, cwd=tmp_path)
     cluster.start()
     return cluster
 
