@@ -28,6 +28,7 @@ from crane.registry import ClusterRunDir
 
 _PEER_PORT = 7000
 _START_SECONDS = 60.0
+_LAST_WORDS = 4
 _END_SECONDS = 10.0
 
 
@@ -169,13 +170,15 @@ class Hosts(Watched):
         return node is not None and node.poll() is None
 
     def wait_ended(self, number: int, seconds: float = _END_SECONDS) -> str:
-        """Wait until a node has ended by itself; its last words.
+        """Wait until a node has ended by itself; its last words, newest last.
 
         Raises:
             CraneError: when it goes on.
         """
         wait_for(f"the end of replica {number}", lambda: not self.runs(number), seconds)
-        return last_line(self.node_log(number))
+        lines = self.node_log(number).read_text(errors="replace").splitlines()
+        # Another part of it may have had a word about the same fault after the reason.
+        return " / ".join(lines[-_LAST_WORDS:])
 
     def _must_run(self, number: int) -> None:
         if not self.runs(number):

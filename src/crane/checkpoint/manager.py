@@ -126,9 +126,12 @@ class Manager:
         except (CraneError, OSError) as error:
             # Whatever the disk does, the next attempt comes.
             self._failed = time.time()
-            if str(error) != self._failure:
-                self._events({"kind": "warning", "message": str(error)})
-            self._failure = str(error)
+            why = str(error)
+            if isinstance(error, OSError):
+                why = f"no checkpoint: {error.filename or self.store.path}: {error.strerror}"
+            if why != self._failure:
+                self._events({"kind": "warning", "message": why})
+            self._failure = why
         else:
             self._failed = self._failure = None
 
