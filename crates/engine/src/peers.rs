@@ -4,27 +4,27 @@
 //! says who speaks; strangers, other clusters, replaced state directories and
 //! replicas with other files or settings are refused with a warning.
 
+mod dialling;
+mod greeting;
 mod members;
 
 use crate::agreement::message::Compare;
 use crate::config::Config;
 use crate::error::EngineError;
 use crate::link::{Link, Phase, ReadResult};
-use crate::manifest;
 use crate::message::ToGateway;
 use crate::notice::Notices;
 use crate::refusals::Refusals;
 use crate::roster::Roster;
-use crate::stream::{Broken, Stream};
-use crate::tls::{self, Security};
+use crate::stream::Broken;
+use crate::tls::Security;
 use crane_consensus::wire::{self, Frame, Hello, PROTOCOL_VERSION};
 use crane_consensus::{Membership, Message};
-use mio::net::{TcpListener, TcpStream};
+use mio::net::TcpListener;
 use mio::{Interest, Registry, Token};
-use serde_json::json;
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 /// The token of the listener for other replicas.
@@ -292,137 +292,6 @@ impl Peers {
         }
     }
 
-    /// When the next replica has to be dialled, or a silent stranger be given
-    /// up; `None` when there is neither.
-    pub fn next_dial(&self) -> Option<Instant> {
-        let strangers = self.links.iter().flatten();
-        let strangers = strangers
-            .filter(|l| !matches!(l.phase, Phase::Ready(_)))
-            .map(|l| l.since + GREETING_TIMEOUT);
-        let lost = |(&id, p): (&u8, &Peer)| self.dial_at(id, p);
-        strangers.chain(self.peers.iter().filter_map(lost)).min()
-    }
-
-    /// When to dial a replica, if it is this one that does. The one with the
-    /// higher id dials; but who has no connection at all for a while may not
-    /// know that the others do not look for it any more.
-    fn dial_at(&self, id: u8, peer: &Peer) -> Option<Instant> {
-        if peer.link.is_some() || peer.address.is_none() || self.is_dialling(id) {
-            return None;
-        }
-        if id < self.own {
-            return Some(peer.dial_at);
-        }
-        let alone = self.peers.values().all(|p| p.link.is_none());
-        let since = self.peers.values().map(|p| p.lost_since).max()?;
-        alone.then(|| peer.dial_at.max(since + ALONE))
-    }
-
-    fn is_dialling(&self, id: u8) -> bool {
-        self.links.iter().flatten().any(|l| l.dialled == Some(id))
-    }
-
-    /// Dials whom it is time to dial, and gives up on silent strangers.
-    pub fn tick(&mut self, registry: &Registry, notices: &Notices) {
-        let now = Instant::now();
-        for slot in 0..self.links.len() {
-            let late =
-                |l: &Link| !matches!(l.phase, Phase::Ready(_)) && now > l.since + GREETING_TIMEOUT;
-            if let Some(link) = self.links[slot].as_ref().filter(|l| late(l)) {
-                if let Some(from) = link.from {
-                    let text = format!("a connection from {from} was closed: it says nothing");
-                    self.warn(text, notices);
-                }
-                self.drop_link(slot);
-            }
-        }
-        let due = |(&id, p): (&u8, &Peer)| {
-            let due = self.dial_at(id, p).is_some_and(|at| now >= at);
-            due.then_some(id).zip(p.address)
-        };
-        let due: Vec<_> = self.peers.iter().filter_map(due).collect();
-        for (id, address) in due {
-            self.back_off(id);
-            if let Ok(socket) = TcpStream::connect(address) {
-                let tls = self.security.as_ref().map(|s| s.dial(id)).transpose();
-                let Ok(stream) = tls.map(|tls| Stream::new(socket, tls)) else {
-                    continue; // it is dialled again
-                };
-                let link = Link::new(stream, Phase::Connecting, Some(id), &self.hello_frame);
-                self.add_link(link, registry);
-            }
-        }
-    }
-
-    fn back_off(&mut self, id: u8) {
-        if let Some(peer) = self.peers.get_mut(&id) {
-            peer.dial_at = Instant::now() + peer.back_off;
-            peer.back_off = (peer.back_off * 2).min(LAST_BACK_OFF);
-        }
-    }
-
-    fn add_link(&mut self, mut link: Link, registry: &Registry) {
-        let free = self.links.iter().position(Option::is_none);
-        let slot = free.unwrap_or_else(|| {
-            self.links.push(None);
-            self.links.len() - 1
-        });
-        let token = Token(LINK_TOKENS + slot);
-        let interest = Interest::READABLE | Interest::WRITABLE;
-        if registry
-            .register(link.stream().socket(), token, interest)
-            .is_ok()
-        {
-            self.links[slot] = Some(link);
-        }
-    }
-
-    /// Accepts replicas that dial.
-    pub fn accept(&mut self, registry: &Registry, notices: &Notices) {
-        loop {
-            match self.listener.accept() {
-                Ok((socket, from)) => {
-                    if self.strangers_beside(from.ip()) >= STRANGERS {
-                        let from = from.ip();
-                        let text = format!(
-                            "a connection from {from} was closed: too many others have not said \
-                             who they are; check who connects to this address"
-                        );
-                        self.warn(text, notices);
-                        continue;
-                    }
-                    let tls = self.security.as_ref().map(Security::answer).transpose();
-                    let Ok(stream) = tls.map(|tls| Stream::new(socket, tls)) else {
-                        continue; // it dials again
-                    };
-                    let mut link = Link::new(stream, Phase::Greeting, None, &self.hello_frame);
-                    link.from = Some(from.ip());
-                    link.set_options();
-                    self.add_link(link, registry);
-                }
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                // No descriptors: the other replica dials again.
-                Err(_) => return,
-            }
-        }
-    }
-
-    /// Connections that were dialled from the same side as one from `host`, the
-    /// other replicas' or everybody else's, and have not said who they are.
-    fn strangers_beside(&self, host: IpAddr) -> usize {
-        let belongs = |host| {
-            self.peers
-                .values()
-                .any(|p| p.address.is_some_and(|a| a.ip() == host))
-        };
-        let strange = |l: &&Link| {
-            let silent = !matches!(l.phase, Phase::Ready(_));
-            silent && l.from.is_some_and(|from| belongs(from) == belongs(host))
-        };
-        self.links.iter().flatten().filter(strange).count()
-    }
-
     /// Handles what the system reported of a connection.
     pub fn ready(&mut self, token: Token, event: &mio::event::Event, notices: &Notices) {
         let slot = token.0 - LINK_TOKENS;
@@ -558,120 +427,6 @@ impl Peers {
         Ok(())
     }
 
-    /// Checks a greeting and says whose it is.
-    fn welcome(
-        &mut self,
-        hello: &Hello,
-        dialled: Option<u8>,
-        tls: Option<&rustls::Connection>,
-    ) -> Result<u8, Failure> {
-        let refuse = |why: String| Err(Failure::Warn(why));
-        let replica = hello.replica;
-        if hello.cluster_id != self.hello.cluster_id {
-            return refuse(format!(
-                "replica {replica} of another cluster was refused; correct the addresses in `peers`"
-            ));
-        }
-        if hello.protocol != PROTOCOL_VERSION {
-            return refuse(format!(
-                "replica {replica} speaks protocol {} and this one {PROTOCOL_VERSION}; run the \
-                 same version of crane on all replicas",
-                hello.protocol
-            ));
-        }
-        let Some(id) = u8::try_from(replica).ok().filter(|id| *id != self.own) else {
-            return refuse(format!(
-                "replica {replica} was refused: no other replica here can have that id; correct \
-                 `id` or `peers`"
-            ));
-        };
-        if let (Some(security), Some(tls)) = (&self.security, tls)
-            && !security.is_from(tls, id)
-        {
-            return refuse(format!(
-                "a connection that says it is replica {id} was refused: its certificate is of \
-                 another replica; put each replica's own certificate there"
-            ));
-        }
-        if let Some(other) = dialled.filter(|d| *d != id) {
-            return refuse(format!(
-                "the address {} of replica {other} was answered by replica {id}; correct the \
-                 addresses in `peers`",
-                self.address(other).unwrap_or_default()
-            ));
-        }
-        let Some(roster) = Roster::decode(&hello.members) else {
-            return refuse(format!(
-                "replica {id} does not say who takes part; run the same version of crane on all \
-                 replicas"
-            ));
-        };
-        self.place(id, roster)?;
-        let Some(peer) = self.peers.get(&id) else {
-            return Err(Failure::Socket);
-        };
-        // A lower number is an empty directory that begins again (consensus
-        // sorts that out), or an old process that a newer one replaced: that
-        // one must not take the newer one's place while it is connected.
-        if hello.incarnation < peer.incarnation && peer.link.is_some() {
-            return refuse(format!(
-                "an earlier start of replica {id} was refused; end its old process"
-            ));
-        }
-        if hello.agreed != self.hello.agreed {
-            let names = manifest::differences(&self.hello.agreed, &hello.agreed);
-            // Those that matter come first.
-            if names
-                .first()
-                .is_some_and(|name| !manifest::is_harmless(name))
-            {
-                return Err(Failure::Differs(id, names));
-            }
-            self.harmless = (!names.is_empty()).then_some((id, names));
-        }
-        Ok(id)
-    }
-
-    /// Notes that a replica has not what all must have in common, and tells
-    /// whether so few have what this one has that it cannot be right.
-    fn differs(&mut self, id: u8, names: &[String], notices: &Notices) {
-        if let Some(peer) = self.peers.get_mut(&id) {
-            peer.differs = true;
-        }
-        let different = self.peers.values().filter(|p| p.differs).count();
-        let all = self.peers.len() + 1;
-        self.tell_differences(id, names, all - different < all / 2 + 1, notices);
-    }
-
-    fn tell_differences(&mut self, id: u8, names: &[String], outvoted: bool, notices: &Notices) {
-        let text = format!("differs {id} {outvoted} {names:?}");
-        if self.refusals.are_news(text, Instant::now()) {
-            let refused = names
-                .first()
-                .is_some_and(|name| !manifest::is_harmless(name));
-            let fields = json!({
-                "replica": id, "names": names, "refused": refused, "outvoted": outvoted,
-            });
-            notices.add("differs", fields);
-        }
-    }
-
-    fn make_ready(&mut self, id: u8, slot: usize, incarnation: u32) {
-        let Some(peer) = self.peers.get_mut(&id) else {
-            return;
-        };
-        let new_life = peer.incarnation != 0 && peer.incarnation != incarnation;
-        peer.incarnation = incarnation;
-        peer.differs = false;
-        if let Some(old) = peer.link.replace(slot) {
-            // What the old one still holds must not come after this.
-            self.links[old] = None;
-            self.again.retain(|&s| s != old);
-            self.arrivals.push((id, Arrival::Lost));
-        }
-        self.arrivals.push((id, Arrival::Connected { new_life }));
-    }
-
     fn drop_link(&mut self, slot: usize) {
         let Some(link) = self.links.get_mut(slot).and_then(Option::take) else {
             return;
@@ -689,27 +444,6 @@ impl Peers {
             }
             peer.dial_at = peer.lost_since + peer.back_off;
             self.arrivals.push((id, Arrival::Lost));
-        }
-    }
-
-    /// Tells why a session under TLS came to nothing.
-    fn refuse(&mut self, slot: usize, error: &rustls::Error, notices: &Notices) {
-        let Some(Some(link)) = self.links.get(slot) else {
-            return;
-        };
-        let (why, mend) = tls::explain(error);
-        let text = match (link.phase, link.dialled, link.from) {
-            (Phase::Ready(id), ..) => format!("the connection with replica {id} was closed"),
-            (_, Some(id), _) => format!("whoever answers for replica {id} was refused"),
-            (_, _, Some(from)) => format!("a connection from {from} was refused"),
-            (_, _, None) => "a connection was refused".to_owned(),
-        };
-        self.warn(format!("{text}: {why}; {mend}"), notices);
-    }
-
-    fn warn(&mut self, text: String, notices: &Notices) {
-        if self.refusals.are_news(text.clone(), Instant::now()) {
-            notices.warn(text);
         }
     }
 }
