@@ -456,9 +456,10 @@ impl Scheduler {
         self.alive -= 1;
     }
 
-    /// Slots that were ever used are below this.
+    /// Slots that were ever used are below this. Whatever the program made of its
+    /// memory: a node looks, too.
     pub fn slots_end(&self) -> Slot {
-        self.fresh + 1
+        self.fresh.saturating_add(1)
     }
 
     /// Whether the slot is in use.

@@ -1,6 +1,7 @@
 //! Where every entry is, and the recent ones themselves.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Bound;
 
 use raft::eraftpb::Entry;
 
@@ -98,7 +99,8 @@ impl Index {
 
     /// The entries behind `index` that change the members, in order.
     pub(crate) fn changes_after(&self, index: u64) -> impl DoubleEndedIterator<Item = &Entry> {
-        self.changes.range(index + 1..).map(|(_, entry)| entry)
+        let behind = (Bound::Excluded(index), Bound::Unbounded);
+        self.changes.range(behind).map(|(_, entry)| entry)
     }
 
     /// The entry, if it is among the recent ones.

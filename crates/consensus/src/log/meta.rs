@@ -10,6 +10,8 @@ use crate::node::Standing;
 
 /// The format of the whole directory.
 pub(crate) const VERSION: u32 = 3;
+/// No log will ever have more, and there is room for numbers behind.
+const MOST_ENTRIES: u64 = u64::MAX >> 1;
 pub(crate) const NAME: &str = "meta";
 const TEMPORARY: &str = "meta.tmp";
 const MAGIC: &[u8; 8] = b"CRANELOG";
@@ -161,6 +163,9 @@ impl Meta {
             vote: fields.u64()?,
             commit: fields.u64()?,
         };
+        if base.index > MOST_ENTRIES {
+            return Err(format!("its log begins after entry {}", base.index));
+        }
         let len = fields.u32()? as usize;
         let membership = fields.0.get(..len).ok_or("it is too short")?;
         let membership = Membership::decode(membership)?;
