@@ -51,14 +51,15 @@ def targets() -> list[str]:
     return sorted(folder.name for folder in KEPT.iterdir() if folder.is_dir())
 
 
-def fuzz(program: Path, target: str, seconds: int, *, merge: bool) -> list[Path]:
+def fuzz(program: Path, target: str, seconds: int, *, seed: int, merge: bool) -> list[Path]:
     """Runs one target; returns the inputs that it could not bear."""
     work = program.parent / "corpus" / target
     failures = program.parent / "failures" / target
     for folder in (work, failures):
         folder.mkdir(parents=True, exist_ok=True)
     arguments = [str(program), "-max_len=65536", f"-timeout={HANGS_AFTER}", "-rss_limit_mb=1024"]
-    arguments += ["-print_final_stats=1", "-verbosity=0", f"-artifact_prefix={failures}/"]
+    arguments += [f"-seed={seed}", "-print_final_stats=1", "-verbosity=0"]
+    arguments += [f"-artifact_prefix={failures}/"]
     environment = {**os.environ, "CRANE_FUZZ_TARGET": target}
     before = set(failures.iterdir())
     run = [*arguments, f"-max_total_time={seconds}", str(work), str(KEPT / target)]
@@ -94,6 +95,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=int, default=60, help="in all, 60 by default")
     parser.add_argument("--target", choices=targets(), help="this one alone")
+    parser.add_argument("--seed", type=int, default=0, help="of the inputs; 0: another each time")
     parser.add_argument("--merge", action="store_true", help="then keep the smallest corpus")
     arguments = parser.parse_args()
     chosen = [arguments.target] if arguments.target else targets()
@@ -102,7 +104,7 @@ def main() -> int:
     found = [
         (target, keep(target, failure))
         for target in chosen
-        for failure in fuzz(program, target, each, merge=arguments.merge)
+        for failure in fuzz(program, target, each, seed=arguments.seed, merge=arguments.merge)
     ]
     for target, place in found:
         say(f"{target} fails with {place}: repeat it with cargo test -p crane-fuzz {target}")

@@ -53,7 +53,7 @@ impl Side {
     }
 
     fn end(&self) -> u64 {
-        self.first + self.operations.len() as u64
+        self.first.saturating_add(self.operations.len() as u64)
     }
 
     /// Finds where `theirs` parts from this side, from the logical clock `from`
@@ -119,7 +119,7 @@ impl Side {
     /// The operations around a logical clock and all outputs, for people.
     pub fn told(&self, clock: u64) -> Value {
         let from = clock.saturating_sub(AROUND).max(self.first);
-        let to = (clock + AROUND).min(self.end());
+        let to = clock.saturating_add(AROUND).min(self.end());
         let operations: Vec<Value> = (from..to)
             .filter_map(|clock| {
                 let one = self.at(clock)?;
