@@ -142,6 +142,7 @@ def test_one_that_was_wrong_once_begins_anew_by_itself(
     wait_told(cluster, "diverged from")
     shared.write_text("0\n")
     cluster.must_settle()
+    cluster.wait_whole()
     assert client.ask("add 1") == 8
     assert connect(cluster, wrong).ask("add 1") == 9
     # A program that is wrong again and again is not started for ever.
