@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from scenario import Cluster, wait_for
 
+from crane import layers
 from crane.chaos.cluster import free_port
 
 _CONFIGURATION = """
@@ -77,13 +78,10 @@ def test_reload_and_upgrade_under_load_lose_no_request(nginx: Cluster, tmp_path:
 
     def said(text: str) -> Callable[[], bool]:
         def everywhere() -> bool:
-            logs = [
-                nginx.state / "replicas" / str(number) / "files/root/upper" / log
-                for number in (1, 2, 3)
-            ]
-            return all(path.exists() and text in path.read_text() for path in logs)
+            replicas = [nginx.state / "replicas" / str(number) for number in (1, 2, 3)]
+            logs = [layers.where(one / "files", str(tmp_path / "error.log")) for one in replicas]
+            return all(path and path.exists() and text in path.read_text() for path in logs)
 
-        log = str(tmp_path / "error.log").lstrip("/")
         return everywhere
 
     for one in clients:

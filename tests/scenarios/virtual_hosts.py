@@ -13,6 +13,7 @@ from crane import wish
 from crane.chaos.failover import redis_command
 from crane.chaos.hosts import Hosts, new_base
 from crane.chaos.resp import Redis
+from crane.checkpoint.schedule import Policy
 
 PORT = 6379
 
@@ -62,6 +63,8 @@ class VirtualHosts(Hosts):
 def virtual_redis() -> VirtualHosts:
     """A Redis on three hosts; nothing is started yet."""
     wanted, _ = wish.wanted(redis_command(PORT), name="virtual")
+    # A replica that begins from a checkpoint knows no connections from before it.
+    wanted = structs.replace(wanted, checkpoints=Policy(interval=0, log_mib=0))
     return VirtualHosts(wanted, base=new_base())
 
 
